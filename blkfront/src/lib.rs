@@ -1,0 +1,2 @@
+//! The frontend.
+#![cfg_attr(not(test), no_std)]
