@@ -167,13 +167,19 @@ impl fmt::Debug for Pages {
 }
 
 impl Pages {
-    /// For worlds: wraps `grants.len()` contiguous pages at `base`. `token` is the world's own name for them.
+    /// For worlds: wraps `grants.len()` contiguous pages at `base`. `token` is the world's own name for them; `keeper` is
+    /// dropped with the value.
     ///
     /// # Safety
-    /// The pages are mapped readable and writable, page aligned, and stay so until the value comes back to the world that made
-    /// it (for ever if it never does); nobody else in this process uses them.
-    pub unsafe fn from_raw(base: NonNull<u8>, grants: Box<[GrantRef]>, token: u64) -> Self {
-        Self { base, count: grants.len(), grants, lent: None, token }
+    /// The pages are mapped readable and writable, page aligned, and stay so for as long as `keeper` lives (`None`: for ever);
+    /// nobody else in this process uses them until the value comes back to the world that made it.
+    pub unsafe fn from_raw(
+        base: NonNull<u8>,
+        grants: Box<[GrantRef]>,
+        token: u64,
+        keeper: Option<Arc<dyn Any + Send + Sync>>,
+    ) -> Self {
+        Self { base, count: grants.len(), grants, lent: None, token, _keeper: keeper }
     }
 
     /// The world's own name for these pages.
