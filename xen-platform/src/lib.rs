@@ -22,14 +22,17 @@ extern crate alloc;
 
 pub mod clock;
 pub mod event;
+pub mod event_queue;
 #[cfg(feature = "fake")]
 pub mod fake;
 pub mod grant;
 pub mod ids;
 pub mod page;
+pub mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;
+pub mod wire;
 
 pub use clock::Clock;
 pub use event::{EventChannels, EventError};
