@@ -1,0 +1,2 @@
+//! A simulated Xen with real processes in it.
+pub mod process;
