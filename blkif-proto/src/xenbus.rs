@@ -1,0 +1,116 @@
+//! Device states, and which of them may follow which.
+
+/// State of one end of a device, as its `state` node says (Xen public header `io/xenbus.h`, `enum xenbus_state`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum State {
+    /// No node, or nothing sensible in it.
+    #[default]
+    Unknown = 0,
+    /// Just made by the toolstack, or starting again.
+    Initialising = 1,
+    /// Backend: features are published.
+    InitWait = 2,
+    /// Frontend: ring and event channel are published.
+    Initialised = 3,
+    /// In use. Some frontends come here without [`Initialised`](Self::Initialised), some never do.
+    Connected = 4,
+    /// About to close; a backend goes on serving.
+    Closing = 5,
+    /// Closed: nothing is shared any more.
+    Closed = 6,
+    /// Not used by block devices.
+    Reconfiguring = 7,
+    /// Not used by block devices.
+    Reconfigured = 8,
+}
+
+impl State {
+    /// Every state, at its own number.
+    pub const ALL: [State; 9] = [
+        State::Unknown,
+        State::Initialising,
+        State::InitWait,
+        State::Initialised,
+        State::Connected,
+        State::Closing,
+        State::Closed,
+        State::Reconfiguring,
+        State::Reconfigured,
+    ];
+
+    /// The state of a node's value. `None` for anything but one digit from 0 to 8.
+    pub fn parse(value: impl AsRef<[u8]>) -> Option<State> {
+        match value.as_ref() {
+            [digit] => State::ALL.get(usize::from(digit.checked_sub(b'0')?)).copied(),
+            _ => None,
+        }
+    }
+
+    /// The state of a node as a peer sees it: a missing or senseless node is [`State::Unknown`], as in Linux and QEMU.
+    pub fn of_node(value: Option<impl AsRef<[u8]>>) -> State {
+        value.and_then(State::parse).unwrap_or(State::Unknown)
+    }
+
+    /// The node's value: one digit.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            State::Unknown => "0",
+            State::Initialising => "1",
+            State::InitWait => "2",
+            State::Initialised => "3",
+            State::Connected => "4",
+            State::Closing => "5",
+            State::Closed => "6",
+            State::Reconfiguring => "7",
+            State::Reconfigured => "8",
+        }
+    }
+
+    /// True for the two states in which a frontend has published its rings and must be served: some never leave the first
+    /// (GRUB), some skip it (mini-os, OVMF, U-Boot).
+    pub const fn is_served(self) -> bool {
+        matches!(self, State::Initialised | State::Connected)
+    }
+}
+
+impl core::fmt::Display for State {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Debug::fmt(self, f)
+    }
+}
+
+/// The two ends of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// The guest's.
+    Frontend,
+    /// The disk's.
+    Backend,
+}
+
+impl End {
+    /// True when a well-behaved end may write `to` over its own `from`. What a peer does is no concern of this: guests crash,
+    /// and come back in any state (PROTOCOL.md 5.2).
+    ///
+    /// ```text
+    /// frontend   1 ─► 3 ─► 4 ─► 5 ─► 6 ─► 1        any but 6 ─► 5 or 6, 1 ─► 4, 5 and 6 ─► 1
+    /// backend    1 ─► 2 ─► 4 ─► 5 ─► 6 ─► 2        any but 6 ─► 5 or 6, 4 ─► 2 to attach again, 4 ─► 4 to announce a new size
+    /// ```
+    pub const fn allows(self, from: State, to: State) -> bool {
+        use State::{Closed, Closing, Connected, InitWait, Initialised, Initialising};
+        match (self, from, to) {
+            (_, Initialising | Connected, Closing | Closed) | (_, Closing, Closed) => true,
+            (End::Frontend, Initialised, Connected | Closing | Closed) => true,
+            (End::Frontend, Initialising, Initialised | Connected) => true,
+            (End::Frontend, Closing | Closed, Initialising) => true,
+            (End::Backend, Initialising | Closing | Closed, InitWait) => true,
+            (End::Backend, InitWait, Connected | Closing | Closed) => true,
+            (End::Backend, Connected, InitWait | Connected) => true,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
