@@ -46,6 +46,11 @@ impl<T: Transport> Session<T> {
         Self { transport, requests: 0 }
     }
 
+    /// What carries the messages.
+    pub fn transport(&self) -> &T {
+        &self.transport
+    }
+
     /// Runs `steps` in a transaction, again from the start when it met a conflict. An error of `steps` aborts it.
     pub fn transact<R>(
         &mut self,
