@@ -2,13 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    path::NodePath,
-    perms::Actor,
-    quota::Quota,
-    transaction::Draft,
-    watch::Watch,
-};
+use super::{path::NodePath, perms::Actor, quota::Quota, transaction::Draft, watch::Watch};
 use crate::{DomId, event_queue::EventQueue, wire::Errno};
 
 #[derive(Debug)]

@@ -155,7 +155,8 @@ fn operate(mut nodes: Nodes<'_>, base: &NodePath, request: &Message) -> Result<V
         }
         Kind::SET_PERMS => {
             let (path, entries) = head(payload)?;
-            let entries = wire::split(entries).map(|entry| entry.and_then(Permission::parse).ok_or(Errno::Inval));
+            let entries =
+                wire::split(entries).map(|entry| entry.and_then(Permission::parse).ok_or(Errno::Inval));
             let permissions = Permissions::new(entries.collect::<Result<Vec<_>, _>>()?)?;
             nodes.set_permissions(&NodePath::parse(path, base)?, permissions)?;
             Ok(OK.into())

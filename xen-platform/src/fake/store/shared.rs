@@ -83,7 +83,11 @@ impl SharedStore {
     }
 
     /// Blocks until `done` says so or `timeout` has passed; its last word.
-    pub(crate) fn wait_until(&self, timeout: Option<Duration>, mut done: impl FnMut(&XenStore) -> bool) -> bool {
+    pub(crate) fn wait_until(
+        &self,
+        timeout: Option<Duration>,
+        mut done: impl FnMut(&XenStore) -> bool,
+    ) -> bool {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut store = self.lock();
         loop {

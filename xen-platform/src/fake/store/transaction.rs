@@ -86,10 +86,15 @@ impl Draft {
         }
         let mut order: Vec<_> = self.fired.into_iter().collect();
         order.sort_by_key(|(_, place)| *place);
-        let permissions = |tree: &Tree, path: &NodePath| tree.get(path.as_str()).map(|node| node.permissions.clone());
+        let permissions =
+            |tree: &Tree, path: &NodePath| tree.get(path.as_str()).map(|node| node.permissions.clone());
         let mut fired: Vec<_> = order
             .into_iter()
-            .map(|((path, exact), _)| Fired { readers: permissions(tree, &path).into_iter().collect(), path, exact })
+            .map(|((path, exact), _)| Fired {
+                readers: permissions(tree, &path).into_iter().collect(),
+                path,
+                exact,
+            })
             .collect();
         for (path, node) in self.changed {
             tree.put(path, node);

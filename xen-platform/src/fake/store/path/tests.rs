@@ -36,7 +36,9 @@ fn parents_and_cover() {
     assert_eq!(path("@x").parent(), None);
     assert_eq!(path("/").child("a"), path("/a"));
     assert_eq!(path("/a").child("b").name(), "b");
-    assert!(path("/").covers(&path("/a")) && path("/a").covers(&path("/a/b")) && path("/a").covers(&path("/a")));
+    assert!(
+        path("/").covers(&path("/a")) && path("/a").covers(&path("/a/b")) && path("/a").covers(&path("/a"))
+    );
     assert!(!path("/a").covers(&path("/ab")) && !path("/a/b").covers(&path("/a")));
     assert!(!path("/").covers(&path("@x")));
     assert_eq!(path("/a/b/c").relative_to(&path("/a")), Some("b/c"));
