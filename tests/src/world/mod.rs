@@ -1,2 +1,146 @@
 //! A simulated Xen with real processes in it.
+//!
+//! ```text
+//!   World ── Broker            the hypervisor and xenstored, threads of this process, sockets in a temporary directory
+//!     │ └─── Toolstack         libxl's part: guests, disks, their nodes, removal
+//!     ├───── blkback           the real daemon, a child process
+//!     └───── blkfront ...      the real tool, a child process for each use
+//! ```
+//!
+//! Everything ends with the [`World`]: children are stopped (or killed, by the kernel too should we be killed), sockets and the
+//! directory are removed.
+
+pub mod binaries;
 pub mod process;
+pub mod toolstack;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+use xen_platform::{DomId, sim};
+
+pub use binaries::Binaries;
+pub use process::{Process, catch_interrupts, interrupted, wait_until};
+pub use toolstack::{Disk, Kind, Toolstack, Vbd};
+
+/// Memory of a guest in 4 KiB pages: 1 GiB, which costs nothing until it is touched.
+pub const GUEST_PAGES: u32 = 1 << 18;
+
+/// A running simulated Xen.
+#[derive(Debug)]
+pub struct World {
+    // In the order in which they must end.
+    backend: Option<Process>,
+    toolstack: Toolstack,
+    broker: sim::Broker,
+    binaries: Binaries,
+    dir: TempDir,
+}
+
+impl World {
+    /// Starts the hypervisor and the XenStore, in a fresh temporary directory. Nothing runs in it yet.
+    pub fn start(binaries: Binaries) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("xensim-").tempdir()?;
+        let broker = sim::Broker::start(dir.path())?;
+        let toolstack = Toolstack::connect(dir.path())?;
+        Ok(Self { backend: None, toolstack, broker, binaries, dir })
+    }
+
+    /// The world's directory; logs are in it too.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What `--xen` takes.
+    pub fn name(&self) -> String {
+        format!("sim:{}", self.dir().display())
+    }
+
+    /// The XenStore's socket, for `XENSTORED_PATH`.
+    pub fn xenstore(&self) -> PathBuf {
+        sim::xenstored_socket(self.dir())
+    }
+
+    /// The hypervisor, to look into.
+    pub fn broker(&self) -> &sim::Broker {
+        &self.broker
+    }
+
+    /// Domain 0's toolstack.
+    pub fn toolstack(&mut self) -> &mut Toolstack {
+        &mut self.toolstack
+    }
+
+    /// Starts the daemon in domain 0 with more arguments of its own.
+    pub fn start_backend(&mut self, arguments: &[String]) -> Result<()> {
+        let mut command = Command::new(&self.binaries.blkback);
+        command.args(["--xen", &self.name()]).args(arguments).stdin(Stdio::null());
+        let log = self.dir().join("blkback.log");
+        self.backend = Some(Process::spawn_logged("blkback", &mut command, &log)?);
+        Ok(())
+    }
+
+    /// The running daemon. Errors: it was not started, or has ended.
+    pub fn backend(&mut self) -> Result<&mut Process> {
+        let process = self.backend.as_mut().context("no blkback was started")?;
+        process.check_alive()?;
+        Ok(process)
+    }
+
+    /// Makes a guest with one disk behind the running daemon.
+    pub fn guest_with_disk(&mut self, disk: &Disk) -> Result<Vbd> {
+        let guest = self.toolstack.create_guest(GUEST_PAGES)?;
+        self.attach(guest, disk)
+    }
+
+    /// Attaches a disk; if the daemon does not take it, its log is in the error.
+    pub fn attach(&mut self, guest: DomId, disk: &Disk) -> Result<Vbd> {
+        self.backend()?;
+        self.toolstack.attach(guest, disk).with_context(|| self.backend_log())
+    }
+
+    /// The frontend's tool for one disk, to be given a subcommand.
+    pub fn blkfront(&self, vbd: &Vbd) -> Command {
+        let mut command = Command::new(&self.binaries.blkfront);
+        command
+            .args(["--xen", &self.name(), "--domain", &vbd.guest.to_string()])
+            .args(["--device", &vbd.number.to_string()])
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Serves a disk as an NBD export: runs `blkfront ... nbd SOCKET` and waits for its socket, which is named after the guest
+    /// and the disk and lies in the world's directory.
+    pub fn serve_nbd(&self, vbd: &Vbd, arguments: &[String]) -> Result<(Process, PathBuf)> {
+        let name = format!("nbd-{}-{}", vbd.guest, vbd.number);
+        let socket = self.dir().join(format!("{name}.sock"));
+        let mut command = self.blkfront(vbd);
+        command.args(arguments).arg("nbd").arg(&socket);
+        let mut process =
+            Process::spawn_logged("blkfront nbd", &mut command, &self.dir().join(format!("{name}.log")))?;
+        wait_until("the NBD export", Duration::from_secs(20), || {
+            process.check_alive()?;
+            Ok(socket.exists().then_some(()))
+        })?;
+        Ok((process, socket))
+    }
+
+    /// Stops the daemon and ends the world. Errors: the daemon did not stop cleanly.
+    pub fn stop(mut self) -> Result<()> {
+        match self.backend.take() {
+            Some(mut backend) => backend.stop(),
+            None => Ok(()),
+        }
+    }
+
+    fn backend_log(&self) -> String {
+        self.backend
+            .as_ref()
+            .map_or_else(String::new, |backend| format!("blkback does not take the disk{}", backend.log_tail()))
+    }
+}

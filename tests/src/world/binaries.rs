@@ -1,0 +1,56 @@
+//! The programs under test, as cargo builds them.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Where the two programs are.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    /// The backend daemon.
+    pub blkback: PathBuf,
+    /// The frontend's tool.
+    pub blkfront: PathBuf,
+}
+
+impl Binaries {
+    /// Builds both with the profile, and into the folder, that this very program was built with. Quiet and quick when they are
+    /// up to date. Errors: they do not build, or this program does not lie in a cargo target folder.
+    pub fn build() -> Result<Self> {
+        let us = env::current_exe().context("where is this program?")?;
+        let folder = folder_of(&us)
+            .with_context(|| format!("{} does not lie in a cargo target folder", us.display()))?;
+        let (profile, target) = match (folder.file_name().and_then(|name| name.to_str()), folder.parent()) {
+            (Some("debug"), Some(target)) => ("dev", target),
+            (Some(profile), Some(target)) => (profile, target),
+            _ => bail!("{} does not lie in a cargo target folder", us.display()),
+        };
+        // Without -p, as the user built us: another choice of packages would choose other features and build everything again.
+        let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .args(["build", "--quiet", "--bin", "blkback", "--bin", "blkfront", "--profile", profile])
+            .arg("--manifest-path")
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"))
+            .arg("--target-dir")
+            .arg(target)
+            .stdin(Stdio::null())
+            .status()
+            .context("cannot run cargo to build blkback and blkfront")?;
+        if !status.success() {
+            bail!("blkback and blkfront do not build ({status})");
+        }
+        Ok(Self { blkback: folder.join("blkback"), blkfront: folder.join("blkfront") })
+    }
+}
+
+/// The folder of a profile's programs, from the path of a program (`release/xensim`) or of a test (`release/deps/it-0a1b2c`).
+fn folder_of(program: &Path) -> Option<&Path> {
+    let folder = program.parent()?;
+    if folder.ends_with("deps") { folder.parent() } else { Some(folder) }
+}
+
+#[cfg(test)]
+mod tests;
