@@ -94,20 +94,29 @@ impl End {
     /// and come back in any state (PROTOCOL.md 5.2).
     ///
     /// ```text
-    /// frontend   1 ─► 3 ─► 4 ─► 5 ─► 6 ─► 1        any but 6 ─► 5 or 6, 1 ─► 4, 5 and 6 ─► 1
-    /// backend    1 ─► 2 ─► 4 ─► 5 ─► 6 ─► 2        any but 6 ─► 5 or 6, 4 ─► 2 to attach again, 4 ─► 4 to announce a new size
+    /// frontend   1 ─► 3 ─► 4 ─► 5 ─► 6 ─► 1    shortcut 1 ─► 4; 5 or 6 from anywhere before
+    /// backend    1 ─► 2 ─► 4 ─► 5 ─► 6 ─► 2    4 ─► 4 announces a new size, 4 ─► 2 attaches again, 5 ─► 2 for a guest that
+    ///                                          came back without closing; 5 or 6 from anywhere before
     /// ```
     pub const fn allows(self, from: State, to: State) -> bool {
         use State::{Closed, Closing, Connected, InitWait, Initialised, Initialising};
-        match (self, from, to) {
-            (_, Initialising | Connected, Closing | Closed) | (_, Closing, Closed) => true,
-            (End::Frontend, Initialised, Connected | Closing | Closed) => true,
-            (End::Frontend, Initialising, Initialised | Connected) => true,
-            (End::Frontend, Closing | Closed, Initialising) => true,
-            (End::Backend, Initialising | Closing | Closed, InitWait) => true,
-            (End::Backend, InitWait, Connected | Closing | Closed) => true,
-            (End::Backend, Connected, InitWait | Connected) => true,
-            _ => false,
+        match self {
+            End::Frontend => match from {
+                Initialising => matches!(to, Initialised | Connected | Closing | Closed),
+                Initialised => matches!(to, Connected | Closing | Closed),
+                Connected => matches!(to, Closing | Closed),
+                Closing => matches!(to, Closed),
+                Closed => matches!(to, Initialising),
+                _ => false,
+            },
+            End::Backend => match from {
+                Initialising => matches!(to, InitWait | Closing | Closed),
+                InitWait => matches!(to, Connected | Closing | Closed),
+                Connected => matches!(to, InitWait | Connected | Closing | Closed),
+                Closing => matches!(to, InitWait | Closed),
+                Closed => matches!(to, InitWait),
+                _ => false,
+            },
         }
     }
 }
