@@ -60,7 +60,7 @@ proptest! {
         let mut queue = EventQueue::default();
         for token in 0..3 { queue.watch(&format!("/w{token}"), &format!("{token}")); }
         let mut owed = BTreeSet::new();
-        let mut paid = |event: WatchEvent, owed: &mut BTreeSet<(String, String)>| {
+        let paid = |event: WatchEvent, owed: &mut BTreeSet<(String, String)>| {
             let everything = event.path == format!("/w{}", event.token);
             owed.retain(|(path, token)| *token != event.token || !(everything || *path == event.path));
         };

@@ -16,7 +16,7 @@ pub(super) struct Fired {
     pub(super) path: NodePath,
     /// Told only to watches of just this path: what is below a removed node.
     pub(super) exact: bool,
-    /// The node's permissions before and after; who may read by either may know.
+    /// The node's permissions before and after, or those above it; who may read by any of them may know.
     pub(super) readers: Vec<Permissions>,
 }
 
@@ -100,10 +100,13 @@ impl Draft {
             tree.put(path, node);
         }
         for change in &mut fired {
-            change.readers.extend(permissions(tree, &change.path));
+            // What came and went within one transaction may have left parents behind: those who see them must hear of it.
+            let mut nearest = Some(change.path.clone());
+            while let Some(path) = nearest.take() {
+                change.readers.extend(permissions(tree, &path));
+                nearest = path.parent().filter(|_| change.readers.is_empty());
+            }
         }
-        // What came and went within one transaction was never there.
-        fired.retain(|change| !change.readers.is_empty());
         Ok(fired)
     }
 
