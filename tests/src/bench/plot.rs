@@ -10,6 +10,9 @@ use super::{
     table::{Contender, Storage, Table},
 };
 
+/// What is drawn of a sample.
+type Figure = fn(&Sample) -> f64;
+
 /// Who is drawn, in which colour.
 const SERIES: [(Contender, RGBColor); 4] = [
     (Contender::Raw, RGBColor(110, 110, 110)),
@@ -24,7 +27,7 @@ pub fn draw(table: &Table, file: &Path) -> Result<()> {
     let fail = |error: &dyn std::fmt::Display| anyhow!("cannot draw {}: {error}", file.display());
     root.fill(&WHITE).map_err(|e| fail(&e))?;
     let (left, right) = root.split_horizontally(550);
-    let panels: [(_, &str, fn(&Sample) -> f64); 2] = [
+    let panels: [(_, &str, Figure); 2] = [
         (left, "4 KiB random reads per second", |s| s.iops),
         (right, "median latency, microseconds", |s| s.p50_us),
     ];
@@ -72,7 +75,7 @@ pub fn draw(table: &Table, file: &Path) -> Result<()> {
 }
 
 /// The points (depth, figure) of one contender's 4 KiB random reads from the file, by depth.
-fn line(table: &Table, who: Contender, get: fn(&Sample) -> f64) -> Vec<(f64, f64)> {
+fn line(table: &Table, who: Contender, get: Figure) -> Vec<(f64, f64)> {
     let mut points: Vec<(f64, f64)> = table
         .rows()
         .filter(|(row, _)| {

@@ -65,8 +65,10 @@ pub struct Row {
 /// All samples of a run, in the order in which rows first appeared.
 #[derive(Debug, Default)]
 pub struct Table {
-    rows: Vec<(Row, Vec<Sample>)>,
+    rows: Vec<Entry>,
 }
+
+type Entry = (Row, Vec<Sample>);
 
 impl Table {
     /// Adds a sample.
@@ -89,7 +91,7 @@ impl Table {
 
     /// The table as text, one block per storage and job.
     pub fn text(&self) -> String {
-        let mut blocks: BTreeMap<(Storage, usize), Vec<&(Row, Vec<Sample>)>> = BTreeMap::new();
+        let mut blocks: BTreeMap<(Storage, usize), Vec<&Entry>> = BTreeMap::new();
         let mut jobs: Vec<Job> = Vec::new();
         for entry in &self.rows {
             let at = jobs.iter().position(|job| *job == entry.0.job).unwrap_or_else(|| {

@@ -13,6 +13,7 @@
 pub mod binaries;
 pub mod process;
 pub mod toolstack;
+pub mod tuning;
 
 use std::{
     path::{Path, PathBuf},
@@ -139,8 +140,8 @@ impl World {
     }
 
     fn backend_log(&self) -> String {
-        self.backend
-            .as_ref()
-            .map_or_else(String::new, |backend| format!("blkback does not take the disk{}", backend.log_tail()))
+        self.backend.as_ref().map_or_else(String::new, |backend| {
+            format!("blkback does not take the disk{}", backend.log_tail())
+        })
     }
 }

@@ -1,2 +1,45 @@
-//! Entry point.
-fn main() {}
+//! Starts a simulated Xen on this machine and plays toolstack in it, with the real `blkback` and the real `blkfront`.
+
+mod bench;
+mod demo;
+mod guests;
+mod image;
+mod run;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A simulated Xen with a real block driver pair in it
+#[derive(Debug, Parser)]
+#[command(name = "xensim", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Copy a disk image into a guest's disk and out again, and compare
+    Demo(demo::Args),
+    /// Keep a world up until SIGINT, with an NBD export of each image
+    Up(up::Args),
+    /// Run a command inside a world
+    Run(run::Args),
+    /// Measure the pair against raw io_uring and qemu-storage-daemon
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = tests::world::catch_interrupts().and_then(|()| match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Up(args) => up::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    });
+    outcome.unwrap_or_else(|error| {
+        eprintln!("xensim: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -28,7 +28,8 @@ fn each_end_owns_its_directory_and_reads_the_others() {
 
     let mut own = StoreClient::connect_as(xenstored_socket(dir.path()), guest).unwrap();
     assert_eq!(own.read(&format!("{}/params", vbd.backend)).unwrap(), b"/images/one.img");
-    let write = |store: &mut StoreClient, path: String| store.apply(&[xen_platform::Change::Write(&path, "3")]);
+    let write =
+        |store: &mut StoreClient, path: String| store.apply(&[xen_platform::Change::Write(&path, "3")]);
     write(&mut own, format!("{}/state", vbd.frontend)).unwrap();
     assert!(matches!(write(&mut own, format!("{}/state", vbd.backend)), Err(StoreError::Denied(_))));
 
@@ -45,9 +46,14 @@ fn the_nodes_are_those_of_libxl() {
         toolstack.make_nodes(guest, &Disk { kind: Kind::Tap, writable: false, ..Disk::new("/i") }).unwrap();
     let mut value = |path: String| toolstack.read(&path).unwrap().unwrap_or_default();
     assert_eq!(vbd.backend, "/local/domain/0/backend/vbd3/1/51712");
-    for (key, expected) in
-        [("state", "1"), ("online", "1"), ("mode", "r"), ("params", "aio:/i"), ("type", "vbd3"), ("dev", "xvda")]
-    {
+    for (key, expected) in [
+        ("state", "1"),
+        ("online", "1"),
+        ("mode", "r"),
+        ("params", "aio:/i"),
+        ("type", "vbd3"),
+        ("dev", "xvda"),
+    ] {
         assert_eq!(value(format!("{}/{key}", vbd.backend)), expected, "{key}");
     }
     assert_eq!(value(format!("{}/frontend", vbd.backend)), vbd.frontend);

@@ -1,0 +1,52 @@
+//! What a user may force upon the pair, in the words of the two programs.
+
+use clap::Args;
+
+/// Settings that are handed to `blkfront` and `blkback`; what is not given is left to them.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(next_help_heading = "Forced on the pair")]
+pub struct Tuning {
+    /// Pages of each queue's ring
+    #[arg(long, value_name = "N")]
+    pub ring_pages: Option<u32>,
+    /// Queues
+    #[arg(long, value_name = "N")]
+    pub queues: Option<u32>,
+    /// How requests of more than 11 segments are carried: direct, indirect or blocks
+    #[arg(long, value_name = "MODE")]
+    pub segments: Option<String>,
+    /// Lend pages anew for every request
+    #[arg(long)]
+    pub no_persistent: bool,
+    /// Layout of the ring's entries: x86_32, x86_64 or arm
+    #[arg(long, value_name = "ABI")]
+    pub abi: Option<String>,
+    /// How the backend's data reaches the guest's pages: copy, persistent or direct
+    #[arg(long, value_name = "STRATEGY")]
+    pub strategy: Option<String>,
+}
+
+impl Tuning {
+    /// Arguments for `blkfront`, before its subcommand.
+    pub fn frontend(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        let mut put = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                arguments.extend([format!("--{name}"), value]);
+            }
+        };
+        put("ring-pages", self.ring_pages.map(|n| n.to_string()));
+        put("queues", self.queues.map(|n| n.to_string()));
+        put("segments", self.segments.clone());
+        put("abi", self.abi.clone());
+        if self.no_persistent {
+            arguments.push("--no-persistent".into());
+        }
+        arguments
+    }
+
+    /// Arguments for `blkback`.
+    pub fn backend(&self) -> Vec<String> {
+        self.strategy.iter().flat_map(|strategy| ["--strategy".to_owned(), strategy.clone()]).collect()
+    }
+}
