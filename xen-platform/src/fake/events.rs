@@ -188,3 +188,6 @@ impl Channel {
         Self { owner, id, side, remote, peer, pending: false, masked: false }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,3 +132,6 @@ impl Luck {
         thousandths > 0 && self.below(1000) < u64::from(thousandths)
     }
 }
+
+#[cfg(test)]
+mod tests;

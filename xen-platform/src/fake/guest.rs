@@ -5,8 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use blkif_proto::GrantRef;
-
 use super::{
     pages::{Protection, View, discard, memfd},
     runs::Run,
@@ -91,8 +89,9 @@ impl Guest {
     /// Takes back what a dead lender of these pages had lent. True when nobody maps any of them any more; then they are zero
     /// again.
     pub(crate) fn reclaim(&self, pages: Run) -> bool {
-        let grefs = pages.numbers().map(|page| self.table.reference(page));
-        let free = grefs.fold(true, |free, gref: GrantRef| self.table.revoke(gref).is_ok() && free);
+        let held = |page: &u32| self.table.revoke(self.table.reference(*page)).is_err();
+        // Every page is tried, also after one that is held.
+        let free = pages.numbers().filter(held).count() == 0;
         let bytes = |pages: u32| u64::from(pages) * PAGE_SIZE as u64;
         free && discard(self.fd.as_fd(), bytes(pages.first), bytes(pages.count)).is_ok()
     }

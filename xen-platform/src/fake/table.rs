@@ -199,9 +199,10 @@ impl GrantTable {
     }
 
     fn check(&self, entry: u64, gref: GrantRef, by: DomId, access: Access) -> Result<u32, GrantError> {
-        let page = (entry & u64::from(u32::MAX)) as u32;
+        let [a, b, c, d, to_low, to_high, ..] = entry.to_le_bytes();
+        let (page, to) = (u32::from_le_bytes([a, b, c, d]), u16::from_le_bytes([to_low, to_high]));
         // The entry is the guest's to write: nothing in it is true before it was looked at.
-        if entry & PERMIT == 0 || (entry >> 32) & 0xFFFF != u64::from(by.0) || page >= self.layout.pages {
+        if entry & PERMIT == 0 || to != by.0 || page >= self.layout.pages {
             return Err(GrantError::BadRef(gref));
         }
         if entry & READ_ONLY != 0 && access == Access::ReadWrite {
@@ -236,3 +237,6 @@ impl GrantTable {
 pub(crate) fn system(errno: Errno) -> GrantError {
     GrantError::System(errno as i32)
 }
+
+#[cfg(test)]
+mod tests;

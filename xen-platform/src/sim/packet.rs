@@ -64,8 +64,11 @@ pub(crate) fn send(socket: impl AsFd, words: &[u32], fds: &[BorrowedFd<'_>]) -> 
     again(|| sendmsg::<UnixAddr>(fd, &iov, rights, MsgFlags::MSG_NOSIGNAL, None)).map(drop)
 }
 
+/// Words, and descriptors beside them.
+pub(crate) type Packet = (Vec<u32>, Vec<OwnedFd>);
+
 /// Receives one packet; `None` when the other end is gone.
-pub(crate) fn receive(socket: impl AsFd) -> Result<Option<(Vec<u32>, Vec<OwnedFd>)>, Errno> {
+pub(crate) fn receive(socket: impl AsFd) -> Result<Option<Packet>, Errno> {
     let mut bytes = [0; PACKET_MAX];
     let mut space = cmsg_space!([RawFd; FDS_MAX]);
     let fd = socket.as_fd().as_raw_fd();
