@@ -115,13 +115,13 @@ impl World {
         command
     }
 
-    /// Serves a disk as an NBD export: runs `blkfront ... nbd SOCKET` and waits for its socket, which is named after the guest
+    /// Serves a disk as an NBD export: runs `blkfront ... nbd` and waits for its socket, which is named after the guest
     /// and the disk and lies in the world's directory.
     pub fn serve_nbd(&self, vbd: &Vbd, arguments: &[String]) -> Result<(Process, PathBuf)> {
         let name = format!("nbd-{}-{}", vbd.guest, vbd.number);
         let socket = self.dir().join(format!("{name}.sock"));
         let mut command = self.blkfront(vbd);
-        command.args(arguments).arg("nbd").arg(&socket);
+        command.args(arguments).args(["nbd", "--socket"]).arg(&socket);
         let mut process =
             Process::spawn_logged("blkfront nbd", &mut command, &self.dir().join(format!("{name}.log")))?;
         wait_until("the NBD export", Duration::from_secs(20), || {
