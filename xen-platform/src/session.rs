@@ -59,7 +59,8 @@ impl<T: Transport> Session<T> {
         for _ in 0..TRIES {
             let id = self.call(0, Kind::TRANSACTION_START, &[""], "transaction")?;
             let id = text(&id).and_then(|id| id.parse().ok()).filter(|id| *id != 0);
-            let id = id.ok_or_else(|| StoreError::Other("reply to a transaction start without an id".into()))?;
+            let id =
+                id.ok_or_else(|| StoreError::Other("reply to a transaction start without an id".into()))?;
             let outcome = steps(&mut Transaction { session: self, id });
             let verdict = if outcome.is_ok() { "T" } else { "F" };
             match (self.call(id, Kind::TRANSACTION_END, &[verdict], "transaction"), outcome) {
@@ -74,7 +75,8 @@ impl<T: Transport> Session<T> {
     /// The permissions of a node: owner first.
     pub fn permissions(&mut self, path: &str) -> Result<Vec<Permission>, StoreError> {
         let reply = self.call(0, Kind::GET_PERMS, &[path], path)?;
-        let entries = wire::split(&reply).map(|entry| entry.and_then(Permission::parse)).collect::<Option<_>>();
+        let entries =
+            wire::split(&reply).map(|entry| entry.and_then(Permission::parse)).collect::<Option<_>>();
         entries.ok_or_else(|| StoreError::Other(format!("malformed permissions of {path}")))
     }
 
@@ -97,11 +99,23 @@ impl<T: Transport> Session<T> {
     }
 
     /// One request whose payload is NUL-terminated strings. `about` names it in errors.
-    pub(crate) fn call(&mut self, tx: u32, kind: Kind, parts: &[&str], about: &str) -> Result<Vec<u8>, StoreError> {
+    pub(crate) fn call(
+        &mut self,
+        tx: u32,
+        kind: Kind,
+        parts: &[&str],
+        about: &str,
+    ) -> Result<Vec<u8>, StoreError> {
         self.call_bytes(tx, kind, wire::strings(parts), about)
     }
 
-    fn call_bytes(&mut self, tx: u32, kind: Kind, payload: Vec<u8>, about: &str) -> Result<Vec<u8>, StoreError> {
+    fn call_bytes(
+        &mut self,
+        tx: u32,
+        kind: Kind,
+        payload: Vec<u8>,
+        about: &str,
+    ) -> Result<Vec<u8>, StoreError> {
         if payload.len() > wire::PAYLOAD_MAX {
             return Err(StoreError::Invalid(about.to_owned()));
         }
@@ -109,12 +123,17 @@ impl<T: Transport> Session<T> {
         let request = Message { kind, request: self.requests, transaction: tx, payload };
         let reply = self.transport.call(request)?;
         if reply.request != self.requests {
-            return Err(StoreError::Other(format!("reply to request {}, not {}", reply.request, self.requests)));
+            return Err(StoreError::Other(format!(
+                "reply to request {}, not {}",
+                reply.request, self.requests
+            )));
         }
         match reply.kind {
             Kind::ERROR => Err(refused(&reply.payload, about)),
             answered if answered == kind => Ok(reply.payload),
-            other => Err(StoreError::Other(format!("reply of type {} to a request of type {}", other.0, kind.0))),
+            other => {
+                Err(StoreError::Other(format!("reply of type {} to a request of type {}", other.0, kind.0)))
+            }
         }
     }
 
