@@ -48,10 +48,11 @@ pub struct BackRing<M> {
 }
 
 impl<M: RingMem> BackRing<M> {
-    /// Joins a ring that a frontend initialised, at its shared `rsp_prod`: everything not answered yet is (again) to be consumed.
+    /// Joins a ring that a frontend initialised, at its shared `rsp_prod`: everything not answered yet is (again) to be
+    /// consumed.
     ///
-    /// For a fresh ring that is index 0. A backend that takes over from one that ended knows which of these requests it had
-    /// consumed, and skips them with [`BackRing::consume`].
+    /// For a fresh ring that is index 0. A backend that takes over from one that ended knows which of these requests it
+    /// had consumed, and skips them with [`BackRing::consume`].
     ///
     /// # Errors
     /// [`Corrupt`] if more requests are unanswered than the ring has slots.
@@ -65,7 +66,8 @@ impl<M: RingMem> BackRing<M> {
     /// Entries that can be read and consumed now; looks at the shared index only if none are known. 0: nothing to do.
     ///
     /// # Errors
-    /// [`Corrupt`] if the frontend's index is more than a ring ahead of what was answered, or went back; from then on always.
+    /// [`Corrupt`] if the frontend's index is more than a ring ahead of what was answered, or went back; from then on
+    /// always.
     #[inline]
     pub fn available(&mut self) -> Result<u32, Corrupt> {
         let room = self.room();
@@ -77,8 +79,9 @@ impl<M: RingMem> BackRing<M> {
     /// Read each entry once: a second look may find other bytes.
     ///
     /// # Errors
-    /// [`Corrupt`] if that entry was not published; from then on always. So read entry 0 only if [`BackRing::available`] counted it, and
-    /// the others only if entry 0 says that its request has them: then their absence is the frontend's offence.
+    /// [`Corrupt`] if that entry was not published; from then on always. So read entry 0 only if
+    /// [`BackRing::available`] counted it, and the others only if entry 0 says that its request has them: then their
+    /// absence is the frontend's offence.
     #[inline]
     pub fn read(&mut self, ahead: u32, entry: &mut [u8]) -> Result<(), Corrupt> {
         let room = self.room();
@@ -99,8 +102,8 @@ impl<M: RingMem> BackRing<M> {
         Ok(())
     }
 
-    /// Writes the response to a request of `entries` entries into the first of the next `entries` slots, unseen by the frontend until
-    /// [`BackRing::publish`]. The slots are those that are next in the ring, not those of the request.
+    /// Writes the response to a request of `entries` entries into the first of the next `entries` slots, unseen by the
+    /// frontend until [`BackRing::publish`]. The slots are those that are next in the ring, not those of the request.
     ///
     /// `response` comes with its padding zeroed (XSA-216); what the slot holds beyond it is the frontend's own.
     ///
@@ -123,7 +126,8 @@ impl<M: RingMem> BackRing<M> {
 
     /// Asks for a notification at the next request, and looks again: true if there is one already, so do not sleep.
     ///
-    /// An end that keeps polling, or has work in flight that will wake it, does not call this; the frontend then stays silent.
+    /// An end that keeps polling, or has work in flight that will wake it, does not call this; the frontend then stays
+    /// silent.
     ///
     /// # Errors
     /// As [`BackRing::available`].
@@ -178,8 +182,8 @@ impl<M: RingMem> BackRing<M> {
         self.mem
     }
 
-    /// Entries past the consumer index that a correct frontend can have published: it reuses a slot only after it saw a response
-    /// in it, so what counts is what was published, not what was written.
+    /// Entries past the consumer index that a correct frontend can have published: it reuses a slot only after it saw a
+    /// response in it, so what counts is what was published, not what was written.
     #[inline]
     fn room(&self) -> u32 {
         self.layout().entries() - self.consumed().since(self.published())

@@ -17,8 +17,8 @@ pub struct Full;
 pub enum Corrupt {
     /// The producer index ran ahead of what can exist, or backwards.
     ///
-    /// The checks `RING_REQUEST_PROD_OVERFLOW` and `RING_RESPONSE_PROD_OVERFLOW` of Xen's `io/ring.h`, tightened
-    /// to what the peer can know: a frontend has no more than the free slots, a backend answers only requests in flight.
+    /// The checks `RING_REQUEST_PROD_OVERFLOW` and `RING_RESPONSE_PROD_OVERFLOW` of Xen's `io/ring.h`, tightened to
+    /// what the peer can know: a frontend has no more than the free slots, a backend answers only requests in flight.
     #[error(
         "peer's producer index {producer:#010x} is not within {room} entries of consumer index {consumer:#010x}"
     )]

@@ -69,8 +69,8 @@ impl<M: RingMem> FrontRing<M> {
 
     /// Writes `entry` into the next free slot, unseen by the backend until [`FrontRing::publish`].
     ///
-    /// A request of several entries is pushed entry by entry, after [`FrontRing::free`] promised room for all of them, and
-    /// published once. An `entry` shorter than a slot leaves the rest of the slot as it was; a longer one is cut.
+    /// A request of several entries is pushed entry by entry, after [`FrontRing::free`] promised room for all of them,
+    /// and published once. An `entry` shorter than a slot leaves the rest of the slot as it was; a longer one is cut.
     ///
     /// # Errors
     /// [`Full`] if every slot holds a request without a consumed response.
@@ -134,8 +134,9 @@ impl<M: RingMem> FrontRing<M> {
         self.arm_after(1)
     }
 
-    /// [`FrontRing::arm`], but for `entries` answered entries (at least 1, at most all in flight): fewer wake-ups, later.
-    /// True if they are there already. False with fewer of them there means to wait for the rest, or to consume those first.
+    /// [`FrontRing::arm`], but for `entries` answered entries (at least 1, at most all in flight): fewer wake-ups,
+    /// later. True if they are there already. False with fewer of them there means to wait for the rest, or to consume
+    /// those first.
     ///
     /// # Errors
     /// As [`FrontRing::peek`].

@@ -1,7 +1,8 @@
 //! A ring in ordinary memory, for tests and models.
 
-use crate::sync::{Arc, AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering};
 use crate::{Field, Index, Layout, RingMem};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// A ring on the heap. Clones share it: give one to each end, and keep one to play a peer that breaks the rules.
@@ -34,6 +35,7 @@ impl Heap {
     }
 
     /// The words of the slot that `index` falls in.
+    #[inline]
     fn slot(&self, index: Index) -> &[AtomicU32] {
         let words = self.shared.layout.entry_size() / 4;
         let first = self.shared.layout.slot(index) as usize * words;
@@ -42,18 +44,22 @@ impl Heap {
 }
 
 impl RingMem for Heap {
+    #[inline]
     fn layout(&self) -> Layout {
         self.shared.layout
     }
 
+    #[inline]
     fn load(&self, field: Field) -> Index {
         Index::new(self.shared.indices[field as usize / 4].load(Ordering::Relaxed))
     }
 
+    #[inline]
     fn store(&self, field: Field, value: Index) {
         self.shared.indices[field as usize / 4].store(value.get(), Ordering::Relaxed);
     }
 
+    #[inline]
     fn read_slot(&self, index: Index, out: &mut [u8]) {
         for (bytes, word) in out.chunks_mut(4).zip(self.slot(index)) {
             let value = word.load(Ordering::Relaxed).to_ne_bytes();
@@ -61,6 +67,7 @@ impl RingMem for Heap {
         }
     }
 
+    #[inline]
     fn write_slot(&self, index: Index, bytes: &[u8]) {
         for (bytes, word) in bytes.chunks(4).zip(self.slot(index)) {
             let mut value = [0; 4];

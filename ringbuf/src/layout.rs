@@ -25,7 +25,8 @@ impl Layout {
     /// The ring that `pages` pages hold with entries of `entry_size` bytes.
     ///
     /// # Errors
-    /// `pages` is not 1 to [`Layout::MAX_PAGES`], or `entry_size` is not a positive multiple of 4 of which one page holds one.
+    /// `pages` is not 1 to [`Layout::MAX_PAGES`], or `entry_size` is not a positive multiple of 4 of which one page
+    /// holds one.
     pub const fn new(pages: usize, entry_size: usize) -> Result<Self, LayoutError> {
         let bytes = pages.saturating_mul(Self::PAGE);
         if pages == 0
@@ -61,7 +62,8 @@ impl Layout {
         index.masked(self.mask)
     }
 
-    /// Bytes from the start of the pages to the slot that `index` falls in; the slot lies within the pages for every index.
+    /// Bytes from the start of the pages to the slot that `index` falls in; the slot lies within the pages for every
+    /// index.
     #[inline]
     #[must_use]
     pub const fn offset(self, index: Index) -> usize {

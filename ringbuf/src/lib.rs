@@ -39,6 +39,8 @@ mod index;
 mod layout;
 mod mapped;
 mod mem;
+#[cfg(test)]
+mod model;
 mod notify;
 mod producer;
 #[cfg(not(loom))]

@@ -1,10 +1,11 @@
 //! A ring in shared pages: the only file of this crate with unsafe code.
 //!
-//! The peer may write any byte at any time, so no plain access ever touches the pages: every read and write is a relaxed atomic access
-//! to a whole word. Racing with them is defined and gives, at worst, words the peer chose. (Order is the ring's business: `sync`.)
+//! The peer may write any byte at any time, so no plain access ever touches the pages: every read and write is a
+//! relaxed atomic access to a whole word. Racing with them is defined and gives, at worst, words the peer chose. (Order
+//! is the ring's business: `sync`.)
 //!
-//! Slots are copied by machine words where the entry size is a multiple of one (112 bytes on 64-bit machines), else by 4-byte words
-//! (108); one ring never mixes the two.
+//! Slots are copied by machine words where the entry size is a multiple of one (112 bytes on 64-bit machines), else by
+//! 4-byte words (108); one ring never mixes the two.
 #![expect(unsafe_code, reason = "shared pages are raw memory; everything above is safe")]
 
 use crate::{Field, Index, Layout, LayoutError, RingMem};
@@ -14,8 +15,8 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 /// Contiguous shared pages that hold a ring, and whatever keeps them mapped.
 ///
 /// # Safety
-/// For the life of the value, also when it is moved, `base()` and `bytes()` stay the same, `bytes()` bytes at `base()` are mapped
-/// readable and writable, page aligned, and no Rust reference other than to atomics points into them.
+/// For the life of the value, also when it is moved, `base()` and `bytes()` stay the same, `bytes()` bytes at `base()`
+/// are mapped readable and writable, page aligned, and no Rust reference other than to atomics points into them.
 pub unsafe trait RingPages {
     /// First byte, page aligned.
     fn base(&self) -> NonNull<u8>;
@@ -52,14 +53,14 @@ impl<G: RingPages> Mapped<G> {
 
     #[inline]
     fn index(&self, field: Field) -> &AtomicU32 {
-        // SAFETY: A field's offset is 0, 4, 8 or 12, so its four bytes lie in the first page and are aligned. `RingPages` keeps
-        // that page mapped as long as `self.pages` lives, hence longer than the borrow of `self`, and lets nothing but atomics
-        // refer to it.
+        // SAFETY: A field's offset is 0, 4, 8 or 12, so its four bytes lie in the first page and are aligned.
+        // `RingPages` keeps that page mapped as long as `self.pages` lives, hence longer than the borrow of `self`, and
+        // lets nothing but atomics refer to it.
         unsafe { AtomicU32::from_ptr(self.pages.base().as_ptr().add(field as usize).cast()) }
     }
 
-    /// The first `bytes` bytes of the slot that `index` falls in, rounded up to words `W` of `N` bytes. Empty if slots are
-    /// not made of whole such words.
+    /// The first `bytes` bytes of the slot that `index` falls in, rounded up to words `W` of `N` bytes. Empty if slots
+    /// are not made of whole such words.
     #[inline]
     fn words<const N: usize, W: Word<N>>(&self, index: Index, bytes: usize) -> &[W] {
         const { assert!(size_of::<W>() == N && align_of::<W>() == N && Layout::HEADER.is_multiple_of(N)) }
@@ -68,10 +69,10 @@ impl<G: RingPages> Mapped<G> {
             return &[];
         }
         let words = bytes.min(entry_size).div_ceil(N);
-        // SAFETY: `Layout::offset` puts a slot of `entry_size` bytes inside the pages for every index. `N` divides `entry_size`, so
-        // `words` words lie inside the slot, and it divides the offset (header + slot * `entry_size`), so they are aligned.
-        // `RingPages` keeps the pages mapped as long as `self.pages` lives, hence longer than the borrow of `self`, and lets
-        // nothing but atomics refer to them, which every `Word` is.
+        // SAFETY: `Layout::offset` puts a slot of `entry_size` bytes inside the pages for every index. `N` divides
+        // `entry_size`, so `words` words lie inside the slot, and it divides the offset (header + slot * `entry_size`),
+        // so they are aligned. `RingPages` keeps the pages mapped as long as `self.pages` lives, hence longer than the
+        // borrow of `self`, and lets nothing but atomics refer to them, which every `Word` is.
         unsafe {
             let slot = self.pages.base().as_ptr().add(self.layout.offset(index));
             core::slice::from_raw_parts(slot.cast(), words)
@@ -120,8 +121,8 @@ impl<G: RingPages> RingMem for Mapped<G> {
     }
 
     fn clear(&self) {
-        // SAFETY: `RingPages` keeps `bytes()` bytes, a multiple of 4096, mapped at `base()`, page aligned, as long as `self.pages` lives,
-        // hence longer than the borrow of `self`, and lets nothing but atomics refer to them.
+        // SAFETY: `RingPages` keeps `bytes()` bytes, a multiple of 4096, mapped at `base()`, page aligned, as long as
+        // `self.pages` lives, hence longer than the borrow of `self`, and lets nothing but atomics refer to them.
         let words: &[AtomicUsize] = unsafe {
             let words = self.pages.bytes() / size_of::<usize>();
             core::slice::from_raw_parts(self.pages.base().as_ptr().cast(), words)

@@ -7,8 +7,8 @@ use crate::{Index, Layout};
 /// Implementations: [`Mapped`](crate::Mapped) (shared pages), [`Heap`](crate::Heap) (tests, loom).
 ///
 /// The implementer must make every access relaxed and atomic by words, so that a peer writing at the same moment causes
-/// wrong values at worst; it must accept any index and any length of buffer. It need not order accesses: the ring's logic
-/// puts the fences (`sync`). The caller must treat what it reads as the peer's choice.
+/// wrong values at worst; it must accept any index and any length of buffer. It need not order accesses: the ring's
+/// logic puts the fences (`sync`). The caller must treat what it reads as the peer's choice.
 pub trait RingMem {
     /// Number and size of the slots; never changes.
     fn layout(&self) -> Layout;
@@ -19,8 +19,8 @@ pub trait RingMem {
     /// Writes one of the four indices.
     fn store(&self, field: Field, value: Index);
 
-    /// Copies the slot that `index` falls in, from its first byte, until `out` or the slot ends. What `out` has beyond an
-    /// entry's size stays as it was.
+    /// Copies the slot that `index` falls in, from its first byte, until `out` or the slot ends. What `out` has beyond
+    /// an entry's size stays as it was.
     fn read_slot(&self, index: Index, out: &mut [u8]);
 
     /// Copies `bytes` into the slot that `index` falls in, from its first byte, until `bytes` or the slot ends. A last
@@ -31,7 +31,8 @@ pub trait RingMem {
     fn clear(&self);
 }
 
-/// One of the four shared indices; the value is its byte offset in the first page (Xen's `io/ring.h`, `struct __name##_sring`).
+/// One of the four shared indices; the value is its byte offset in the first page (Xen's `io/ring.h`, `struct
+/// __name##_sring`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
     /// `req_prod`, written by the frontend: one past the last request published.
@@ -68,3 +69,6 @@ impl Lane {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

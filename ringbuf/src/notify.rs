@@ -2,7 +2,8 @@
 
 /// Whether the peer asked to hear of what was just published.
 ///
-/// Dropping a needed notification is how two ends fall asleep on each other: check it, and notify at most once per batch.
+/// Dropping a needed notification is how two ends fall asleep on each other: check it, and notify at most once per
+/// batch.
 #[must_use = "if the notification is needed and not sent, the peer may sleep forever"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Notify {

@@ -1,17 +1,13 @@
 //! Atomics and fences: the processor's, or loom's under `--cfg loom`.
 //!
-//! [`RingMem`](crate::RingMem) accesses are all relaxed; the four fences here are the only order there is. Each names the
-//! access of the peer that it pairs with and the loom test that fails without it.
+//! [`RingMem`](crate::RingMem) accesses are all relaxed; the four fences here are the only order there is. Each names
+//! the access of the peer that it pairs with and the loom test that fails without it.
 
-#[cfg(not(loom))]
-pub(crate) use alloc::sync::Arc;
 #[cfg(not(loom))]
 use core::sync::atomic::fence as raw_fence;
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicU32, Ordering};
 
-#[cfg(loom)]
-pub(crate) use loom::sync::Arc;
 #[cfg(loom)]
 use loom::sync::atomic::fence as raw_fence;
 #[cfg(loom)]
@@ -21,17 +17,20 @@ pub(crate) use loom::sync::atomic::{AtomicU32, Ordering};
 #[cfg_attr(not(loom), expect(unreachable_pub, reason = "public for the models only"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fence {
-    /// Producer: slots written before the producer index is stored. Release; pairs with the peer's [`Fence::Observe`]: who sees
-    /// the index sees the slots. It also ends our reads of slots before the peer may reuse them.
+    /// Producer: slots written before the producer index is stored. Release; pairs with the peer's [`Fence::Observe`]:
+    /// who sees the index sees the slots. It also ends our reads of slots before the peer may reuse them.
     /// Loom: `a_request_is_visible_when_its_index_is`; without it `data_is_lost_without_the_publish_fence`.
     Publish,
-    /// Consumer: the producer index loaded before slots are read or reused. Acquire; pairs with the peer's [`Fence::Publish`].
+    /// Consumer: the producer index loaded before slots are read or reused. Acquire; pairs with the peer's
+    /// [`Fence::Publish`].
     /// Loom: `a_request_is_visible_when_its_index_is`; without it `data_is_lost_without_the_observe_fence`.
     Observe,
-    /// Producer: the producer index stored before the event index is loaded. Full; pairs with the peer's [`Fence::ArmThenLook`]:
-    /// of two ends that store one index and then load the other's, at least one sees what the other stored. So either we
-    /// see the event index and notify, or the consumer sees our producer index and does not sleep.
-    /// Loom: `no_wakeup_is_lost_by_the_backend` and `.._by_the_frontend`; without it `a_wakeup_is_lost_without_the_publisher's_fence`.
+    /// Producer: the producer index stored before the event index is loaded. Full; pairs with the peer's
+    /// [`Fence::ArmThenLook`]: of two ends that store one index and then load the other's, at least one sees what the
+    /// other stored. So either we see the event index and notify, or the consumer sees our producer index and does not
+    /// sleep.
+    /// Loom: `no_wakeup_is_lost_by_the_backend` and `.._by_the_frontend`; without it
+    /// `a_wakeup_is_lost_without_the_publisher's_fence`.
     PublishThenLook,
     /// Consumer: the event index stored before the producer index is loaded again. Full; pairs with the peer's
     /// [`Fence::PublishThenLook`], see there.
