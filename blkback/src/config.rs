@@ -1,0 +1,337 @@
+//! Configuration: one TOML file, every key optional, unknown keys refused.
+//!
+//! ```toml
+//! [daemon]
+//! domain = 0                # our own domain
+//! kinds = ["vbd"]           # directories below backend/ to serve
+//! workers = 0               # data-plane threads; 0: one per processor
+//! strategy = "copy"         # copy, persistent or direct
+//! poll-us = 0               # longest polling after work, in microseconds
+//! resize-check-s = 5        # how often images are measured again; 0: never
+//! shutdown-s = 10           # how long guests have to close at the end
+//!
+//! [offer]                   # what guests may use; 0, 1 or false: not offered
+//! ring-pages = 16
+//! queues = 4
+//! block-segments = 255      # segments of a request in ring entries
+//! indirect-segments = 256   # segments of a request in descriptor pages
+//! persistent = true
+//! flush = true
+//! barrier = true
+//! discard = true
+//!
+//! [disk]                    # how images are opened
+//! direct-io = false
+//! sector-size = 512
+//!
+//! [disks."1/xvda"]          # the same for one disk: domain or *, slash, name in the guest, device number or *
+//! image = "/srv/one.img"
+//! read-only = true
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use blkif_proto::{SegmentMode, keys};
+use serde::Deserialize;
+
+/// How data moves between the disk and the guest's pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// Through private pages, by grant copy. The safe choice on real Xen.
+    Copy,
+    /// Through private pages, by `memcpy` from and to guest pages that stay mapped; as `copy` where a guest does not offer
+    /// persistent grants.
+    Persistent,
+    /// The disk works on the guest's pages themselves.
+    Direct,
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// The daemon itself.
+    pub daemon: DaemonConfig,
+    /// What guests may use.
+    pub offer: Offer,
+    /// How images are opened, unless [`disks`](Self::disks) says otherwise.
+    pub disk: DiskConfig,
+    /// Settings of single disks by `domain/disk`, either of which may be `*`. The most exact name counts.
+    pub disks: BTreeMap<String, DiskConfig>,
+}
+
+/// The daemon itself.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct DaemonConfig {
+    /// The domain it runs in.
+    pub domain: u16,
+    /// The directories below `backend/` it serves.
+    pub kinds: Vec<String>,
+    /// Data-plane threads; 0 means one per processor.
+    pub workers: usize,
+    /// How data moves; absent: by world, `direct` in the simulator and `copy` on Xen.
+    pub strategy: Option<Strategy>,
+    /// Longest polling after work, in microseconds; absent: by world, 50 in the simulator and 0 on Xen.
+    pub poll_us: Option<u64>,
+    /// Seconds between measurements of the images; 0: only when `params` is written or on SIGHUP.
+    pub resize_check_s: u64,
+    /// Seconds that guests have to close when the daemon ends.
+    pub shutdown_s: u64,
+    /// Do not wait for `hotplug-status` even if the toolstack names a script.
+    pub ignore_hotplug: bool,
+    /// Remove a device's directory once it is closed for good: for a driver domain without `xl devd`.
+    pub remove_closed: bool,
+}
+
+/// What guests may use.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Offer {
+    /// Pages of the largest ring, a power of two from 1 to 32.
+    pub ring_pages: u32,
+    /// Most queues, 1 to 256.
+    pub queues: u32,
+    /// Segments of the largest request in ring entries; 11 or fewer: the extension is not offered.
+    pub block_segments: u16,
+    /// Segments of the largest request in descriptor pages, at most 4096; 11 or fewer: not offered.
+    pub indirect_segments: u16,
+    /// Persistent grants; absent: with every strategy but `copy`, which has no use for them.
+    pub persistent: Option<bool>,
+    /// Pages kept mapped for each queue at most.
+    pub persistent_pages: usize,
+    /// Cache flushes.
+    pub flush: bool,
+    /// Write barriers.
+    pub barrier: bool,
+    /// Discards, where image and toolstack allow.
+    pub discard: bool,
+}
+
+/// How an image is opened. Absent: as the toolstack says, or the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct DiskConfig {
+    /// What to serve instead of what `params` names: a path, or `null:SIZE`.
+    pub image: Option<String>,
+    /// Refuse writes whatever the toolstack's mode says.
+    pub read_only: Option<bool>,
+    /// Bypass the page cache.
+    pub direct_io: Option<bool>,
+    /// Logical sector size in bytes, a power of two from 512 to 4096.
+    pub sector_size: Option<u32>,
+    /// How data moves.
+    pub strategy: Option<Strategy>,
+    /// Ways of large requests to offer, if not both: for comparisons.
+    pub segments: Option<Segments>,
+}
+
+/// A way of large requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Segments {
+    /// None: 11 segments.
+    Direct,
+    /// In ring entries.
+    Blocks,
+    /// In descriptor pages.
+    Indirect,
+}
+
+impl From<Segments> for SegmentMode {
+    fn from(segments: Segments) -> Self {
+        match segments {
+            Segments::Direct => SegmentMode::Direct,
+            Segments::Blocks => SegmentMode::Blocks,
+            Segments::Indirect => SegmentMode::Indirect,
+        }
+    }
+}
+
+/// Why a configuration is refused; names the file, the line where there is one, and the key.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or has a key or type that does not exist.
+    #[error("{}:{line}: {text}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        text: String,
+    },
+    /// A value is out of its range.
+    #[error("{}: {key}: {text}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key with its table.
+        key: String,
+        /// What is wrong.
+        text: String,
+    },
+}
+
+impl Default for DaemonConfig {
+    fn default() -> Self {
+        Self {
+            domain: 0,
+            kinds: vec!["vbd".into()],
+            workers: 0,
+            strategy: None,
+            poll_us: None,
+            resize_check_s: 5,
+            shutdown_s: 10,
+            ignore_hotplug: false,
+            remove_closed: false,
+        }
+    }
+}
+
+impl Default for Offer {
+    fn default() -> Self {
+        Self {
+            ring_pages: 16,
+            queues: 4,
+            block_segments: 255,
+            indirect_segments: 256,
+            persistent: None,
+            persistent_pages: 1056,
+            flush: true,
+            barrier: true,
+            discard: true,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads and checks the text of a file; `path` is for messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Config = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            line: error.span().map_or(1, |span| line_of(text, span.start)),
+            text: match error.span().and_then(|span| text.lines().nth(line_of(text, span.start) - 1)) {
+                Some(line) => format!("{} in `{}`", error.message(), line.trim()),
+                None => error.message().to_owned(),
+            },
+        })?;
+        config.check().map_err(|(key, text)| ConfigError::Value { path: path.to_owned(), key, text })?;
+        Ok(config)
+    }
+
+    /// The settings of one disk. `name` is its name in the guest, if the toolstack has told it.
+    pub fn disk(&self, domain: u16, device: &str, name: Option<&str>) -> DiskConfig {
+        let domain = domain.to_string();
+        let names = [name, Some(device), Some("*")].into_iter().flatten();
+        let single = names
+            .flat_map(|name| [format!("{domain}/{name}"), format!("*/{name}")])
+            .find_map(|key| self.disks.get(&key));
+        single.map_or_else(|| self.disk.clone(), |single| single.or(&self.disk))
+    }
+
+    /// Longest polling after work.
+    pub fn poll(&self) -> Duration {
+        Duration::from_micros(self.daemon.poll_us.unwrap_or(0))
+    }
+
+    /// Data-plane threads.
+    pub fn workers(&self) -> usize {
+        match self.daemon.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
+
+    fn check(&self) -> Result<(), (String, String)> {
+        let bad = |key: &str, text: String| Err((key.to_owned(), text));
+        let Offer { ring_pages, queues, block_segments, indirect_segments, .. } = self.offer;
+        if !ring_pages.is_power_of_two() || ring_pages > keys::MAX_RING_PAGES_OFFERED {
+            return bad("offer.ring-pages", format!("{ring_pages} is not a power of two from 1 to 32"));
+        }
+        if !(1..=keys::MAX_QUEUES).contains(&queues) {
+            return bad("offer.queues", format!("{queues} is not from 1 to {}", keys::MAX_QUEUES));
+        }
+        if block_segments > 255 {
+            return bad("offer.block-segments", format!("{block_segments} is more than 255"));
+        }
+        if indirect_segments > 4096 {
+            return bad("offer.indirect-segments", format!("{indirect_segments} is more than 4096"));
+        }
+        if self.daemon.workers > 1024 {
+            return bad("daemon.workers", format!("{} is more than 1024", self.daemon.workers));
+        }
+        if self.daemon.kinds.is_empty() {
+            return bad("daemon.kinds", "nothing to serve".into());
+        }
+        if let Some(kind) = self.daemon.kinds.iter().find(|kind| !is_name(kind)) {
+            return bad("daemon.kinds", format!("{kind:?} is no name of a XenStore directory"));
+        }
+        if self.daemon.domain >= 0x7FF0 {
+            return bad("daemon.domain", format!("{} is no domain", self.daemon.domain));
+        }
+        let disks = self.disks.iter().map(|(name, disk)| (format!("disks.{name:?}"), disk));
+        for (table, disk) in disks.chain([("disk".to_owned(), &self.disk)]) {
+            if let Some(size) = disk.sector_size
+                && (!size.is_power_of_two() || !(512..=4096).contains(&size))
+            {
+                let text = format!("{size} is not a power of two from 512 to 4096");
+                return bad(&format!("{table}.sector-size"), text);
+            }
+        }
+        let malformed = |name: &&String| {
+            let domain = name.split_once('/').map(|(domain, disk)| (domain, disk.is_empty()));
+            !matches!(domain, Some((domain, false)) if domain == "*" || domain.parse::<u16>().is_ok())
+        };
+        if let Some(name) = self.disks.keys().find(malformed) {
+            let text = "the name of a disk is its domain's number or *, a slash, and its name or *".into();
+            return bad(&format!("disks.{name:?}"), text);
+        }
+        Ok(())
+    }
+}
+
+impl DiskConfig {
+    fn or(&self, other: &DiskConfig) -> DiskConfig {
+        DiskConfig {
+            image: self.image.clone().or_else(|| other.image.clone()),
+            read_only: self.read_only.or(other.read_only),
+            direct_io: self.direct_io.or(other.direct_io),
+            sector_size: self.sector_size.or(other.sector_size),
+            strategy: self.strategy.or(other.strategy),
+            segments: self.segments.or(other.segments),
+        }
+    }
+}
+
+fn is_name(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests;

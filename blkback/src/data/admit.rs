@@ -1,0 +1,81 @@
+//! Stage one: requests out of the rings, copied once and through the gate.
+
+use blkif_proto::{Op, Parsed, Request};
+use tracing::trace;
+use xen_platform::{BackWorld, Mapper};
+
+use super::{
+    inflight::{Failure, InFlight, Step},
+    queue::{Barrier, MappingOf},
+    worker::Worker,
+};
+use crate::storage::Storage;
+
+/// Requests taken from one queue before the others have their turn.
+const SHARE: usize = 128;
+
+impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
+    /// Takes new requests from every active queue. True when there were any.
+    pub(super) fn admit(&mut self) -> bool {
+        let mut admitted = false;
+        for turn in 0..self.active.len() {
+            let Some(&queue) = self.active.get(turn) else { break };
+            admitted |= self.admit_from(queue);
+        }
+        let queues = &self.queues;
+        self.active.retain(|&queue| matches!(queues.get(queue), Some(Some(queue)) if queue.active));
+        admitted
+    }
+
+    fn admit_from(&mut self, index: usize) -> bool {
+        let Some(Some(queue)) = self.queues.get_mut(index) else { return false };
+        // The disk may have grown or shrunk.
+        queue.limits.sectors = queue.image.sectors();
+        let mut taken = 0;
+        while taken < SHARE && queue.is_open() {
+            let head = match queue.next_head(&mut self.entries[..]) {
+                Ok(Some(head)) => head,
+                Ok(None) => break,
+                Err(corrupt) => {
+                    self.broken(index, &corrupt);
+                    return taken > 0;
+                }
+            };
+            taken += 1;
+            queue.in_flight += 1;
+            let mapper = &self.mapper;
+            let mut ticket = self.pool.issue(&head, index, queue.dom, queue.disk, || mapper.mapping());
+            let data = &mut ticket.data;
+            match Request::parse(&self.entries[..], &queue.limits) {
+                Ok(Parsed::Whole(request)) => data.fill(&request),
+                Ok(Parsed::Indirect(indirect)) => {
+                    data.op = indirect.op;
+                    data.indirect = Some(indirect);
+                }
+                Err(error) => {
+                    trace!(%error, id = head.id, "request refused");
+                    data.fail(Failure::Refused(error.status()));
+                    self.finished.push(ticket);
+                    continue;
+                }
+            }
+            if data.segments.is_empty() || data.op != Op::Flush && data.op != Op::WriteBarrier {
+                data.step = Step::Last;
+            } else {
+                data.step = Step::FlushBefore;
+            }
+            if data.op != Op::WriteBarrier {
+                self.admitted.push(ticket);
+            } else if queue.in_flight > 1 {
+                queue.barrier = Barrier::Waiting(ticket);
+            } else {
+                queue.barrier = Barrier::Active;
+                self.admitted.push(ticket);
+            }
+        }
+        queue.stats.requests.add(taken as u64);
+        // An answer that makes room activates it again.
+        queue.active &= queue.is_open();
+        taken > 0
+    }
+}

@@ -1,0 +1,170 @@
+//! Persistent grants: pages of a guest that stay mapped from one request to the next.
+//!
+//! The rules are those of Linux' backend (PROTOCOL.md 6.1): always mapped writable, at most so many, the one unused for
+//! longest makes room. A page under way is out of the cache, on loan to one request; a second request for the same
+//! reference maps it again for itself.
+
+use std::collections::HashMap;
+
+use blkif_proto::{GrantRef, Segment};
+use xen_platform::{Access, DomId, GrantError, Mapper, Mapping, SharedMem};
+
+/// One page on loan to a request.
+pub struct Lease<M> {
+    mapping: M,
+    /// Its place in the cache; none if it is mapped for this request only.
+    slot: Option<usize>,
+}
+
+impl<M: Mapping> Lease<M> {
+    /// The part of the page that `segment` names.
+    pub fn part(&self, segment: &Segment) -> Option<SharedMem<'_>> {
+        self.mapping.page(0)?.part(segment.offset(), segment.bytes())
+    }
+
+    /// The whole page.
+    pub fn page(&self) -> Option<SharedMem<'_>> {
+        self.mapping.page(0)
+    }
+}
+
+/// One queue's persistently mapped pages.
+pub struct GrantCache<M> {
+    slots: Vec<Slot<M>>,
+    by_gref: HashMap<GrantRef, usize>,
+    /// Empty holders, to be used again.
+    spare: Vec<M>,
+    capacity: usize,
+    /// Ends of the list of idle slots.
+    oldest: usize,
+    newest: usize,
+}
+
+struct Slot<M> {
+    gref: GrantRef,
+    /// None while on loan.
+    page: Option<M>,
+    older: usize,
+    newer: usize,
+}
+
+/// No slot.
+const END: usize = usize::MAX;
+
+impl<M: Mapping> GrantCache<M> {
+    /// A cache of at most `capacity` pages. Takes no memory yet.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            slots: Vec::new(),
+            by_gref: HashMap::new(),
+            spare: Vec::new(),
+            capacity,
+            oldest: END,
+            newest: END,
+        }
+    }
+
+    /// Pages in the cache or on loan from it.
+    pub fn len(&self) -> usize {
+        self.by_gref.len()
+    }
+
+    /// The page behind `gref`, mapped writable: out of the cache, or else mapped now.
+    pub fn lease<P: Mapper<Mapping = M>>(
+        &mut self,
+        mapper: &mut P,
+        from: DomId,
+        gref: GrantRef,
+    ) -> Result<Lease<M>, GrantError> {
+        if let Some(&slot) = self.by_gref.get(&gref) {
+            if self.slots[slot].page.is_some() {
+                self.unlink(slot);
+            }
+            if let Some(mapping) = self.slots[slot].page.take() {
+                return Ok(Lease { mapping, slot: Some(slot) });
+            }
+            let mapping = self.map(mapper, from, gref)?;
+            return Ok(Lease { mapping, slot: None });
+        }
+        let mapping = self.map(mapper, from, gref)?;
+        let slot = self.place(gref);
+        Ok(Lease { mapping, slot })
+    }
+
+    /// Takes a page back: into the cache, or unmapped now.
+    pub fn give_back(&mut self, lease: Lease<M>) {
+        match lease.slot {
+            Some(slot) => {
+                self.slots[slot].page = Some(lease.mapping);
+                self.link(slot);
+            }
+            None => self.retire(lease.mapping),
+        }
+    }
+
+    fn map<P: Mapper<Mapping = M>>(
+        &mut self,
+        mapper: &mut P,
+        from: DomId,
+        gref: GrantRef,
+    ) -> Result<M, GrantError> {
+        let mut mapping = self.spare.pop().unwrap_or_else(|| mapper.mapping());
+        let mapped = mapper.map(from, &[gref], Access::ReadWrite, &mut mapping);
+        match mapped {
+            Ok(()) => Ok(mapping),
+            Err(error) => {
+                self.retire(mapping);
+                Err(error)
+            }
+        }
+    }
+
+    fn retire(&mut self, mut mapping: M) {
+        mapping.clear();
+        if self.spare.len() < self.capacity {
+            self.spare.push(mapping);
+        }
+    }
+
+    /// A place for a page that is not in the cache; none if all are on loan.
+    fn place(&mut self, gref: GrantRef) -> Option<usize> {
+        let slot = if self.slots.len() < self.capacity {
+            self.slots.push(Slot { gref, page: None, older: END, newer: END });
+            self.slots.len() - 1
+        } else {
+            let slot = self.oldest;
+            let page = self.slots.get_mut(slot)?.page.take()?;
+            self.unlink(slot);
+            self.by_gref.remove(&self.slots[slot].gref);
+            self.slots[slot].gref = gref;
+            self.retire(page);
+            slot
+        };
+        self.by_gref.insert(gref, slot);
+        Some(slot)
+    }
+
+    fn link(&mut self, slot: usize) {
+        (self.slots[slot].older, self.slots[slot].newer) = (self.newest, END);
+        match self.slots.get_mut(self.newest) {
+            Some(newest) => newest.newer = slot,
+            None => self.oldest = slot,
+        }
+        self.newest = slot;
+    }
+
+    fn unlink(&mut self, slot: usize) {
+        let Slot { older, newer, .. } = self.slots[slot];
+        match self.slots.get_mut(older) {
+            Some(older) => older.newer = newer,
+            None => self.oldest = newer,
+        }
+        match self.slots.get_mut(newer) {
+            Some(newer) => newer.older = older,
+            None => self.newest = older,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

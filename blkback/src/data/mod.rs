@@ -1,0 +1,24 @@
+//! The data plane: worker threads that move requests from rings to storage and back.
+//!
+//! ```text
+//!  ring ─▶ admit ─▶ map ─▶ submit ─▶ Storage ─▶ reap ─▶ respond ─▶ ring
+//!            │        │                            │        │
+//!         Ticket   + memory                    - memory   paid
+//! ```
+//!
+//! A request is a [`Ticket`](inflight::Ticket) that each stage takes by value. [`worker`] is the loop around the stages;
+//! each stage is a file. The control plane reaches a worker through a [`WorkerHandle`](handle::WorkerHandle) and never
+//! touches a request.
+
+pub mod admit;
+pub mod buffer;
+pub mod cache;
+pub mod handle;
+pub mod inflight;
+pub mod map;
+pub mod poll;
+pub mod queue;
+pub mod reap;
+pub mod respond;
+pub mod submit;
+pub mod worker;

@@ -1,0 +1,82 @@
+//! How long to keep looking for work before going to sleep: bounded, and tuned by what sleeping would have missed.
+
+use std::time::{Duration, Instant};
+
+/// Adaptive polling. While it polls, no ring is armed, so frontends send no notifications.
+#[derive(Debug)]
+pub struct Poll {
+    limit: Duration,
+    window: Duration,
+    idle_since: Option<Instant>,
+}
+
+/// The shortest window that is worth its look at the clock.
+const LEAST: Duration = Duration::from_micros(4);
+
+impl Poll {
+    /// Polls for at most `limit` after the last work; zero turns polling off.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, window: limit, idle_since: None }
+    }
+
+    /// There was work.
+    pub fn found_work(&mut self) {
+        self.idle_since = None;
+    }
+
+    /// There was none: true to look again, false to sleep.
+    pub fn look_again(&mut self, now: impl FnOnce() -> Instant) -> bool {
+        if self.limit.is_zero() {
+            return false;
+        }
+        let now = now();
+        let since = *self.idle_since.get_or_insert(now);
+        now.saturating_duration_since(since) < self.window
+    }
+
+    /// The thread slept this long. Had it been little, looking on would have been better; had it been much, looking at all
+    /// was in vain.
+    pub fn slept(&mut self, time: Duration) {
+        self.idle_since = None;
+        if self.limit.is_zero() {
+            return;
+        }
+        let window = if time <= self.limit { self.window * 2 } else { self.window / 2 };
+        self.window = window.clamp(LEAST.min(self.limit), self.limit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_micros(64);
+
+    #[test]
+    fn looks_until_the_window_has_passed() {
+        let start = Instant::now();
+        let mut poll = Poll::new(LIMIT);
+        assert!(poll.look_again(|| start));
+        assert!(poll.look_again(|| start + LIMIT / 2));
+        assert!(!poll.look_again(|| start + LIMIT));
+        poll.found_work();
+        assert!(poll.look_again(|| start + LIMIT * 2));
+    }
+
+    #[test]
+    fn long_sleeps_shorten_the_window_and_short_ones_widen_it() {
+        let mut poll = Poll::new(LIMIT);
+        (0..10).for_each(|_| poll.slept(Duration::from_secs(1)));
+        assert_eq!(poll.window, LEAST);
+        (0..10).for_each(|_| poll.slept(LIMIT / 2));
+        assert_eq!(poll.window, LIMIT);
+    }
+
+    #[test]
+    fn zero_never_looks_at_the_clock() {
+        let mut poll = Poll::new(Duration::ZERO);
+        assert!(!poll.look_again(|| unreachable!("the clock")));
+        poll.slept(Duration::from_micros(1));
+        assert!(!poll.look_again(|| unreachable!("the clock")));
+    }
+}

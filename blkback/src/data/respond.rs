@@ -1,0 +1,92 @@
+//! Stage five: answers, one publish and at most one notification for each queue and batch.
+
+use blkif_proto::{Op, Status};
+use nix::errno::Errno;
+use tracing::error;
+use xen_platform::{BackWorld, EventChannels};
+
+use super::{
+    inflight::{Failure, InFlight},
+    queue::{Barrier, MappingOf},
+    worker::Worker,
+};
+use crate::storage::Storage;
+
+impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
+    /// Answers every finished request.
+    pub(super) fn respond(&mut self) {
+        if self.finished.is_empty() {
+            return;
+        }
+        let mut finished = std::mem::take(&mut self.finished);
+        for mut ticket in finished.drain(..) {
+            let data = &mut ticket.data;
+            let index = data.queue;
+            let status = status_of(data.op, data.outcome);
+            let (Some(owed), Some(Some(queue))) = (data.take_owed(), self.queues.get_mut(index)) else {
+                continue;
+            };
+            let (response, entries) = owed.pay(status);
+            if queue.ring.respond(&response.emit(), entries).is_err() {
+                error!(id = response.id, "more answers than requests");
+            }
+            match (status, data.op) {
+                (Status::OKAY, Op::Read) => queue.stats.bytes_read.add(data.bytes as u64),
+                (Status::OKAY, _) => queue.stats.bytes_written.add(data.bytes as u64),
+                _ => queue.stats.failures.add(1),
+            }
+            queue.in_flight -= 1;
+            if !queue.unpublished {
+                queue.unpublished = true;
+                self.dirty.push(index);
+            }
+            self.pool.retire(ticket);
+        }
+        self.finished = finished;
+        while let Some(index) = self.dirty.pop() {
+            self.publish(index);
+        }
+    }
+
+    /// Shows the guest its answers, and does what waited for them.
+    fn publish(&mut self, index: usize) {
+        let Some(Some(queue)) = self.queues.get_mut(index) else { return };
+        queue.unpublished = false;
+        queue.stats.batches.add(1);
+        if queue.ring.publish().is_needed() {
+            queue.stats.notifications.add(1);
+            if let Err(error) = self.events.notify(queue.port) {
+                error!(%error, key = ?queue.key, "cannot notify the guest");
+            }
+        }
+        match std::mem::replace(&mut queue.barrier, Barrier::Open) {
+            Barrier::Active if queue.in_flight > 0 => queue.barrier = Barrier::Active,
+            Barrier::Waiting(ticket) if queue.in_flight == 1 => {
+                queue.barrier = Barrier::Active;
+                self.admitted.push(ticket);
+            }
+            barrier @ Barrier::Waiting(_) => queue.barrier = barrier,
+            Barrier::Open | Barrier::Active => {}
+        }
+        if queue.is_drained() {
+            self.remove(index);
+        } else if queue.is_open() {
+            self.activate(index);
+        }
+    }
+}
+
+/// What the guest is told. The one place where errors become statuses.
+pub fn status_of(op: Op, outcome: Result<(), Failure>) -> Status {
+    match outcome {
+        Ok(()) => Status::OKAY,
+        Err(Failure::Refused(status)) => status,
+        // Guests stop discarding then; for anything else "not supported" would make them stop using what works.
+        Err(Failure::Storage(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::ENOSYS))
+            if matches!(op, Op::Discard { .. }) =>
+        {
+            Status::NOT_SUPPORTED
+        }
+        Err(Failure::Storage(_) | Failure::Grant | Failure::Memory) => Status::ERROR,
+    }
+}

@@ -1,0 +1,316 @@
+//! The loop around the stages: one thread, any number of queues, one storage, one handle on event channels.
+//!
+//! ```text
+//!        ┌────────────────────────────── work found ─────────────────────────────┐
+//!        ▼                                                                       │
+//!   reap ─▶ respond ─▶ admit ─▶ map ─▶ submit ─▶ kick ── nothing ──▶ poll on? ───┤
+//!                                                                      │ no      │
+//!                                              arm every ring, recheck ┴─ found ─┤
+//!                                                                      │         │
+//!                                                         Storage::wait (sleep) ─┘
+//! ```
+//!
+//! Reaping comes first, so that completions make room before new work comes in. `Storage::wait` is the only call that
+//! blocks: event channels and orders wake it through its descriptors.
+
+use std::{
+    collections::HashMap,
+    os::fd::AsFd,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use blkif_proto::{Entry, MAX_ENTRY_SIZE, segment_block::MAX_ENTRIES};
+use ringbuf::Corrupt;
+use tracing::{error, warn};
+use xen_platform::{BackWorld, EventChannels, Port};
+
+use super::{
+    handle::{Mailbox, Order, Report, Reporter},
+    inflight::{InFlight, Pool, Ticket},
+    map::Scratch,
+    poll::Poll,
+    queue::{Barrier, MappingOf, Phase, Queue, QueueKey, QueueSpec, StartError},
+};
+use crate::{stats::WorkerStats, storage::Storage};
+
+/// Turns after which a polling worker also looks for orders, and for events of the queues that it does not poll.
+const OUTLOOK: u32 = 32;
+/// Idle time after which spare memory is given back.
+const TRIM_AFTER: Duration = Duration::from_secs(2);
+
+/// One data-plane thread.
+pub struct Worker<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> {
+    pub(super) mapper: W::Mapper,
+    pub(super) events: W::Events,
+    pub(super) storage: S,
+    pub(super) queues: Vec<Option<Queue<W>>>,
+    /// Queues whose rings are being looked at.
+    pub(super) active: Vec<usize>,
+    /// Queues with answers to publish.
+    pub(super) dirty: Vec<usize>,
+    /// Requests on their way from one stage to the next.
+    pub(super) admitted: Vec<Ticket<MappingOf<W>>>,
+    pub(super) ready: Vec<Ticket<MappingOf<W>>>,
+    pub(super) finished: Vec<Ticket<MappingOf<W>>>,
+    pub(super) pool: Pool<MappingOf<W>>,
+    pub(super) entries: Box<[Entry; MAX_ENTRIES]>,
+    pub(super) scratch: Scratch,
+    ports: HashMap<Port, usize>,
+    poll: Poll,
+    mailbox: Mailbox,
+    report: Reporter,
+    stats: Arc<WorkerStats>,
+    stopped: bool,
+    trimmed: bool,
+}
+
+impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
+    /// A worker without queues. Errors: the world gives no grants or event channels.
+    pub fn new(
+        world: &W,
+        mut storage: S,
+        poll: Duration,
+        mailbox: Mailbox,
+        report: Reporter,
+        stats: Arc<WorkerStats>,
+    ) -> Result<Self, String> {
+        let mapper = world.mapper().map_err(|error| error.to_string())?;
+        let events = world.events().map_err(|error| error.to_string())?;
+        let wake = |error: std::io::Error| format!("cannot wait for events: {error}");
+        storage.wake_on(events.as_fd().try_clone_to_owned().map_err(wake)?);
+        storage.wake_on(mailbox.fd().map_err(wake)?);
+        Ok(Self {
+            mapper,
+            events,
+            storage,
+            queues: Vec::new(),
+            active: Vec::new(),
+            dirty: Vec::new(),
+            admitted: Vec::new(),
+            ready: Vec::new(),
+            finished: Vec::new(),
+            pool: Pool::new(),
+            entries: Box::new([[0; MAX_ENTRY_SIZE]; MAX_ENTRIES]),
+            scratch: Scratch::default(),
+            ports: HashMap::new(),
+            poll: Poll::new(poll),
+            mailbox,
+            report,
+            stats,
+            stopped: false,
+            trimmed: true,
+        })
+    }
+
+    /// Works until it is told to stop. Errors: the storage as a whole failed.
+    pub fn run(&mut self) -> Result<(), String> {
+        let mut turns = 0u32;
+        while !self.stopped {
+            turns = turns.wrapping_add(1);
+            if turns.is_multiple_of(OUTLOOK) {
+                self.look_outside();
+            }
+            if self.turn()? {
+                self.poll.found_work();
+            } else if self.poll.look_again(Instant::now) {
+                std::hint::spin_loop();
+            } else if !self.arm() {
+                self.sleep()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One batch through all stages. True when there was work.
+    pub fn turn(&mut self) -> Result<bool, String> {
+        let mut worked = self.reap();
+        self.respond();
+        worked |= self.admit();
+        self.map();
+        self.submit();
+        self.storage.kick().map_err(|error| format!("storage: {error}"))?;
+        if worked {
+            self.stats.batches.add(1);
+            self.stats.storage_calls.set(self.storage.system_calls());
+            self.trimmed = false;
+        }
+        Ok(worked || !self.finished.is_empty())
+    }
+
+    /// Asks every polled queue's guest for a notification, and looks again. True when there is work after all.
+    pub fn arm(&mut self) -> bool {
+        let mut active = std::mem::take(&mut self.active);
+        active.retain(|&index| self.arm_one(index));
+        self.active = active;
+        !self.active.is_empty()
+    }
+
+    fn arm_one(&mut self, index: usize) -> bool {
+        let Some(Some(queue)) = self.queues.get_mut(index) else { return false };
+        match queue.ring.arm() {
+            Ok(true) => true,
+            Ok(false) => {
+                queue.active = false;
+                // Only now: until the ring was looked through to its end, its events are of no use.
+                if std::mem::take(&mut queue.masked)
+                    && let Err(error) = self.events.unmask(queue.port)
+                {
+                    error!(%error, key = ?queue.key, "event channel");
+                }
+                false
+            }
+            Err(corrupt) => {
+                self.broken(index, &corrupt);
+                false
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do.
+    fn sleep(&mut self) -> Result<(), String> {
+        let from = Instant::now();
+        let timeout = (!self.trimmed).then_some(TRIM_AFTER);
+        self.stats.sleeps.add(1);
+        self.storage.wait(timeout).map_err(|error| format!("storage: {error}"))?;
+        self.stats.storage_calls.set(self.storage.system_calls());
+        let slept = from.elapsed();
+        self.poll.slept(slept);
+        if slept >= TRIM_AFTER && !self.trimmed {
+            self.pool.trim();
+            self.trimmed = true;
+        }
+        self.mailbox.quiet();
+        self.look_outside();
+        Ok(())
+    }
+
+    /// Takes orders and events.
+    pub fn look_outside(&mut self) {
+        while let Ok(order) = self.mailbox.orders.try_recv() {
+            self.obey(order);
+        }
+        while let Some(port) = self.events.take_pending() {
+            // A port that was just closed may still have had an event.
+            let Some(&index) = self.ports.get(&port) else { continue };
+            if let Some(Some(queue)) = self.queues.get_mut(index) {
+                queue.masked = true;
+                queue.stats.events.add(1);
+                self.activate(index);
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Start(spec) => {
+                let key = spec.key;
+                let started = self.start(*spec);
+                (self.report)(Report::Started(key, started));
+            }
+            Order::Drain(key) => match self.find(key) {
+                None => (self.report)(Report::Drained(key)),
+                Some((index, queue)) => {
+                    queue.phase = Phase::Draining;
+                    queue.active = false;
+                    if queue.is_drained() {
+                        self.remove(index);
+                    }
+                }
+            },
+            Order::Stop => self.stopped = true,
+        }
+    }
+
+    fn start(&mut self, spec: QueueSpec) -> Result<(), StartError> {
+        let disk = self.storage.attach(&spec.image)?;
+        let queue = match Queue::start(spec, disk, &mut self.mapper, &mut self.events) {
+            Ok(queue) => queue,
+            Err(error) => {
+                self.storage.detach(disk);
+                return Err(error);
+            }
+        };
+        let index = self.queues.iter().position(Option::is_none).unwrap_or(self.queues.len());
+        self.ports.insert(queue.port, index);
+        match self.queues.get_mut(index) {
+            Some(slot) => *slot = Some(queue),
+            None => self.queues.push(Some(queue)),
+        }
+        self.stats.queues.fetch_add(1, Relaxed);
+        // The guest may have been quick.
+        self.activate(index);
+        Ok(())
+    }
+
+    /// Ends a queue that has nothing in flight.
+    pub(super) fn remove(&mut self, index: usize) {
+        let Some(queue) = self.queues.get_mut(index).and_then(Option::take) else { return };
+        let Queue { key, port, disk, cache, ring, .. } = queue;
+        // Unmap before unbinding, and both before the control plane says `Closed`: the guest uses the pages again then.
+        drop(cache);
+        drop(ring);
+        self.ports.remove(&port);
+        if let Err(error) = self.events.unbind(port) {
+            warn!(%error, ?key, "event channel");
+        }
+        self.storage.detach(disk);
+        self.active.retain(|&other| other != index);
+        self.stats.queues.fetch_sub(1, Relaxed);
+        (self.report)(Report::Drained(key));
+    }
+
+    /// Looks at a queue's ring from now on.
+    pub(super) fn activate(&mut self, index: usize) {
+        if let Some(Some(queue)) = self.queues.get_mut(index)
+            && !queue.active
+            && queue.is_open()
+        {
+            queue.active = true;
+            self.active.push(index);
+        }
+    }
+
+    /// Admits nothing more from a queue whose guest broke the rules.
+    pub(super) fn broken(&mut self, index: usize, corrupt: &Corrupt) {
+        if let Some(Some(queue)) = self.queues.get_mut(index) {
+            queue.active = false;
+            if queue.phase == Phase::Open {
+                queue.phase = Phase::Broken;
+                (self.report)(Report::Broken(queue.key, corrupt.to_string()));
+            }
+        }
+    }
+
+    fn find(&mut self, key: QueueKey) -> Option<(usize, &mut Queue<W>)> {
+        let mut queues = self.queues.iter_mut().enumerate();
+        queues.find_map(|(index, queue)| {
+            queue.as_mut().filter(|queue| queue.key == key).map(|queue| (index, queue))
+        })
+    }
+}
+
+impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Drop for Worker<W, S> {
+    fn drop(&mut self) {
+        // Requests are only under way here when the daemon gives up: then nobody is answered any more.
+        let lists = [&mut self.admitted, &mut self.ready, &mut self.finished];
+        lists.into_iter().flatten().for_each(|ticket| ticket.data.forgive());
+        for queue in self.queues.iter_mut().flatten() {
+            if let Barrier::Waiting(ticket) = &mut queue.barrier {
+                ticket.data.forgive();
+            }
+        }
+        while self.storage.in_flight() > 0 {
+            while let Some(mut ticket) = self.storage.reap() {
+                ticket.data.forgive();
+            }
+            if let Err(error) = self.storage.wait(Some(Duration::from_millis(100))) {
+                error!(%error, "the storage does not come to an end");
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,465 @@
+//! Files and block devices through one io_uring.
+//!
+//! Unsafe stands here because the kernel is handed raw pointers and uses them after the system call has returned. What makes
+//! it sound: every pointer is derived from the memory of an operation that is, from then on, kept untouched in
+//! [`Uring::slots`] until its completion has been seen; [`IoMemory`]'s contract keeps that memory in place meanwhile; and
+//! dropping a [`Uring`] waits for all of them.
+#![expect(unsafe_code, reason = "io_uring and ioctl take raw pointers; see the module documentation")]
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use io_uring::{
+    IoUring, cqueue, opcode,
+    squeue::{self, Flags},
+    types::{Fd, FsyncFlags, SubmitArgs, Timespec},
+};
+use nix::{errno::Errno, libc};
+use tracing::{debug, error};
+
+use super::{Action, DiskId, Image, IoMemory, Op, Part, Storage, Target, discard::Discarder};
+
+/// Submission entries: what one batch can hold without a second system call.
+const ENTRIES: u32 = 512;
+/// Completion entries; more than that in flight is queued by the kernel.
+const COMPLETIONS: u32 = 4096;
+/// Files the kernel keeps a reference to for us, which spares it a look-up per operation.
+const FIXED_FILES: u32 = 1024;
+/// The kernel takes at most this many parts in one operation (`UIO_MAXIOV`); longer ones go in several steps.
+const MAX_PARTS: usize = 1024;
+/// Set in `user_data` of the polls on wake-up descriptors; the rest is their index.
+const WAKER: u64 = 1 << 63;
+
+/// The kernel's asynchronous I/O, for any number of disks of one thread.
+pub struct Uring<T: IoMemory> {
+    ring: IoUring,
+    slots: Vec<Slot<T>>,
+    free: Vec<u32>,
+    disks: Vec<Option<Disk>>,
+    done: VecDeque<Box<Op<T>>>,
+    wakers: Vec<Waker>,
+    discarder: Option<Discarder>,
+    in_kernel: usize,
+    calls: u64,
+}
+
+/// An operation in the kernel's hands.
+struct Slot<T> {
+    op: Option<Box<Op<T>>>,
+    parts: Vec<libc::iovec>,
+    done: u64,
+    total: u64,
+}
+
+struct Disk {
+    image: Arc<Image>,
+    fd: Fd,
+    flags: Flags,
+}
+
+struct Waker {
+    fd: OwnedFd,
+    armed: bool,
+}
+
+impl<T: IoMemory> Uring<T> {
+    /// Sets the io_uring up with what this kernel offers. Call on the thread that will use it. Errors: io_uring is disabled,
+    /// or older than Linux 5.11.
+    pub fn new() -> io::Result<Self> {
+        let ring = set_up()?;
+        if !ring.params().is_feature_ext_arg() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "io_uring is too old: Linux 5.11 is needed",
+            ));
+        }
+        if let Err(error) = ring.submitter().register_files_sparse(FIXED_FILES) {
+            debug!(%error, "io_uring: no fixed files");
+        }
+        Ok(Self {
+            ring,
+            slots: Vec::new(),
+            free: Vec::new(),
+            disks: Vec::new(),
+            done: VecDeque::new(),
+            wakers: Vec::new(),
+            discarder: None,
+            in_kernel: 0,
+            calls: 0,
+        })
+    }
+
+    /// Puts an operation into a slot and queues its first step.
+    fn start(&mut self, op: Box<Op<T>>) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { op: None, parts: Vec::new(), done: 0, total: 0 });
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        let slot = &mut self.slots[index as usize];
+        (slot.done, slot.total) = (0, 0);
+        slot.op = Some(op);
+        self.in_kernel += 1;
+        self.step(index);
+    }
+
+    /// Queues what is left of the operation in a slot.
+    fn step(&mut self, index: u32) {
+        let Some(entry) = self.entry(index) else { return };
+        let entry = entry.user_data(u64::from(index));
+        if !self.push(&entry) {
+            self.finish(index, Err(Errno::EBUSY));
+        }
+    }
+
+    /// The submission entry for what is left; none when the operation is finished or goes another way.
+    fn entry(&mut self, index: u32) -> Option<squeue::Entry> {
+        let slot = &mut self.slots[index as usize];
+        let op = slot.op.as_mut()?;
+        let Some(Some(disk)) = self.disks.get(op.disk.0 as usize) else {
+            self.finish(index, Err(Errno::ENODEV));
+            return None;
+        };
+        let (fd, flags) = (disk.fd, disk.flags);
+        let entry = match op.action {
+            Action::Read { offset } | Action::Write { offset } => {
+                slot.total = gather(&mut op.data, slot.done, &mut slot.parts);
+                let at = offset + slot.done;
+                let write = matches!(op.action, Action::Write { .. });
+                match slot.parts[..] {
+                    [] => {
+                        self.finish(index, Ok(()));
+                        return None;
+                    }
+                    // At most `MAX_RW_COUNT` is moved at once; the rest is a short transfer like any other.
+                    [one] => {
+                        let len = u32::try_from(one.iov_len).unwrap_or(1 << 30);
+                        let base = one.iov_base.cast::<u8>();
+                        if write {
+                            opcode::Write::new(fd, base, len).offset(at).build()
+                        } else {
+                            opcode::Read::new(fd, base, len).offset(at).build()
+                        }
+                    }
+                    _ => {
+                        let (base, count) =
+                            (slot.parts.as_ptr(), u32::try_from(slot.parts.len()).unwrap_or(0));
+                        if write {
+                            opcode::Writev::new(fd, base, count).offset(at).build()
+                        } else {
+                            opcode::Readv::new(fd, base, count).offset(at).build()
+                        }
+                    }
+                }
+            }
+            Action::Flush => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
+            Action::Discard { len: 0, .. } => {
+                self.finish(index, Ok(()));
+                return None;
+            }
+            Action::Discard { offset, len, secure } => {
+                if let Target::Block(_) = disk.image.target() {
+                    let image = Arc::clone(&disk.image);
+                    self.discard(index, image, offset, len, secure);
+                    return None;
+                }
+                if secure {
+                    self.finish(index, Err(Errno::EOPNOTSUPP));
+                    return None;
+                }
+                let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+                opcode::Fallocate::new(fd, len).offset(offset).mode(mode).build()
+            }
+        };
+        Some(entry.flags(flags))
+    }
+
+    /// Hands a block device's discard to the thread for it.
+    fn discard(&mut self, index: u32, image: Arc<Image>, offset: u64, len: u64, secure: bool) {
+        if self.discarder.is_none() {
+            match Discarder::start().and_then(|discarder| Ok((discarder.waker()?, discarder))) {
+                Ok((waker, discarder)) => {
+                    self.wake_on(waker);
+                    self.discarder = Some(discarder);
+                }
+                Err(error) => error!(%error, "cannot start the discard thread"),
+            }
+        }
+        let taken = self.discarder.as_ref().is_some_and(|d| d.submit(index, image, offset, len, secure));
+        if !taken {
+            self.finish(index, Err(Errno::EIO));
+        }
+    }
+
+    /// Queues one entry, making room by a system call if the batch is larger than the queue.
+    fn push(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: the entry's pointers, if any, lead into memory of the operation in its slot, or to the slot's `parts`;
+        // both stay in place and untouched until the completion has been seen (module documentation).
+        if unsafe { self.ring.submission().push(entry) }.is_ok() {
+            return true;
+        }
+        if let Err(error) = self.enter(0, None) {
+            error!(%error, "io_uring does not take the batch");
+            return false;
+        }
+        // SAFETY: as above.
+        unsafe { self.ring.submission().push(entry) }.is_ok()
+    }
+
+    /// One system call: starts what is queued and waits for `want` completions.
+    fn enter(&mut self, want: usize, timeout: Option<Duration>) -> io::Result<()> {
+        self.calls += 1;
+        let result = match timeout {
+            None => self.ring.submitter().submit_and_wait(want),
+            Some(timeout) => {
+                let timeout = Timespec::from(timeout);
+                self.ring.submitter().submit_with_args(want, &SubmitArgs::new().timespec(&timeout))
+            }
+        };
+        match result {
+            Ok(_) => Ok(()),
+            // Time is up; a signal; or completions must be taken first, which comes next anyway.
+            Err(error)
+                if [libc::ETIME, libc::EINTR, libc::EBUSY, libc::EAGAIN]
+                    .contains(&error.raw_os_error().unwrap_or(0)) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn next_completion(&mut self) -> Option<cqueue::Entry> {
+        self.ring.completion().next()
+    }
+
+    /// Takes a completion in.
+    fn complete(&mut self, completion: &cqueue::Entry) {
+        let data = completion.user_data();
+        if data & WAKER != 0 {
+            if let Some(waker) = usize::try_from(data & !WAKER).ok().and_then(|i| self.wakers.get_mut(i)) {
+                waker.armed = false;
+            }
+            return;
+        }
+        let Ok(index) = u32::try_from(data) else { return };
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let Some(op) = &slot.op else { return };
+        let transfer = matches!(op.action, Action::Read { .. } | Action::Write { .. });
+        match u64::try_from(completion.result()) {
+            Ok(moved) if transfer => {
+                slot.done += moved;
+                if slot.done >= slot.total {
+                    self.finish(index, Ok(()));
+                } else if moved == 0 {
+                    // The end of a file that became shorter, or a disk that takes nothing more.
+                    self.finish(index, Err(Errno::EIO));
+                } else {
+                    self.step(index);
+                }
+            }
+            Ok(_) => self.finish(index, Ok(())),
+            Err(_) => match Errno::from_raw(-completion.result()) {
+                Errno::EINTR | Errno::EAGAIN => self.step(index),
+                errno => self.finish(index, Err(errno)),
+            },
+        }
+    }
+
+    /// Empties a slot into the list of finished operations.
+    fn finish(&mut self, index: u32, outcome: Result<(), Errno>) {
+        if let Some(mut op) = self.slots.get_mut(index as usize).and_then(|slot| slot.op.take()) {
+            op.outcome = outcome;
+            self.done.push_back(op);
+            self.free.push(index);
+            self.in_kernel -= 1;
+        }
+    }
+
+    /// Takes in what the discard thread has done.
+    fn reap_discards(&mut self) {
+        let Some(discarder) = &mut self.discarder else { return };
+        discarder.clear();
+        while let Some((index, outcome)) = self.discarder.as_mut().and_then(Discarder::reap) {
+            self.finish(index, outcome);
+        }
+    }
+
+    /// Lets the kernel watch the wake-up descriptors that it does not watch already.
+    fn arm_wakers(&mut self) {
+        for i in 0..self.wakers.len() {
+            let waker = &self.wakers[i];
+            if waker.armed {
+                continue;
+            }
+            let events = u32::try_from(libc::POLLIN).unwrap_or(1);
+            let entry =
+                opcode::PollAdd::new(Fd(waker.fd.as_raw_fd()), events).build().user_data(WAKER | i as u64);
+            self.wakers[i].armed = self.push(&entry);
+        }
+    }
+}
+
+impl<T: IoMemory> Storage<T> for Uring<T> {
+    fn attach(&mut self, image: &Arc<Image>) -> io::Result<DiskId> {
+        let raw = image.target().raw_fd();
+        let index = self.disks.iter().position(Option::is_none).unwrap_or(self.disks.len());
+        let id = u32::try_from(index).map_err(io::Error::other)?;
+        let fixed = id < FIXED_FILES
+            && self.ring.submitter().register_files_update(id, &[raw]).is_ok_and(|updated| updated == 1);
+        let disk = if fixed {
+            Disk {
+                image: Arc::clone(image),
+                fd: Fd(i32::try_from(id).unwrap_or(-1)),
+                flags: Flags::FIXED_FILE,
+            }
+        } else {
+            Disk { image: Arc::clone(image), fd: Fd(raw), flags: Flags::empty() }
+        };
+        match self.disks.get_mut(index) {
+            Some(slot) => *slot = Some(disk),
+            None => self.disks.push(Some(disk)),
+        }
+        Ok(DiskId(id))
+    }
+
+    fn detach(&mut self, disk: DiskId) {
+        let Some(disk_slot) = self.disks.get_mut(disk.0 as usize) else { return };
+        let fixed = disk_slot.take().is_some_and(|d| d.flags.contains(Flags::FIXED_FILE));
+        if fixed && let Err(error) = self.ring.submitter().register_files_update(disk.0, &[-1]) {
+            debug!(%error, "io_uring keeps a file for longer");
+        }
+    }
+
+    fn submit(&mut self, mut op: Box<Op<T>>) -> Result<(), Box<Op<T>>> {
+        if !matches!(self.disks.get(op.disk.0 as usize), Some(Some(_))) {
+            op.outcome = Err(Errno::ENODEV);
+            return Err(op);
+        }
+        self.start(op);
+        Ok(())
+    }
+
+    fn kick(&mut self) -> io::Result<()> {
+        let queue = self.ring.submission();
+        let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
+        drop(queue);
+        if idle { Ok(()) } else { self.enter(0, None) }
+    }
+
+    fn reap(&mut self) -> Option<Box<Op<T>>> {
+        loop {
+            if let Some(op) = self.done.pop_front() {
+                return Some(op);
+            }
+            let completion = self.next_completion()?;
+            self.complete(&completion);
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.reap_discards();
+        if !self.done.is_empty() || !self.ring.completion().is_empty() {
+            return Ok(());
+        }
+        self.arm_wakers();
+        self.enter(1, timeout)?;
+        self.reap_discards();
+        Ok(())
+    }
+
+    fn wake_on(&mut self, fd: OwnedFd) {
+        self.wakers.push(Waker { fd, armed: false });
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_kernel + self.done.len()
+    }
+
+    fn system_calls(&self) -> u64 {
+        self.calls
+    }
+}
+
+impl<T: IoMemory> Drop for Uring<T> {
+    fn drop(&mut self) {
+        while self.in_kernel > 0 {
+            if let Err(error) = self.wait(None) {
+                // The kernel may still use the memory: better lost than used again.
+                error!(%error, "io_uring broke with operations in flight");
+                self.slots.iter_mut().filter_map(|slot| slot.op.take()).for_each(|op| _ = Box::leak(op));
+                self.slots.drain(..).for_each(|slot| _ = slot.parts.leak());
+                return;
+            }
+            while let Some(completion) = self.next_completion() {
+                self.complete(&completion);
+            }
+        }
+    }
+}
+
+/// Lists the memory from byte `skip` on, neighbours merged, at most [`MAX_PARTS`] parts. Returns the whole length in bytes.
+fn gather(memory: &mut impl IoMemory, skip: u64, parts: &mut Vec<libc::iovec>) -> u64 {
+    parts.clear();
+    let mut total = 0;
+    memory.parts(|part| {
+        let (base, len) = match part {
+            Part::Shared(mem) => (mem.as_ptr(), mem.len()),
+            Part::Private(bytes) => (bytes.as_mut_ptr(), bytes.len()),
+        };
+        let before = usize::try_from(skip.saturating_sub(total)).unwrap_or(usize::MAX).min(len);
+        total += len as u64;
+        let (base, len) = (base.wrapping_add(before), len - before);
+        let full = parts.len() == MAX_PARTS;
+        match parts.last_mut() {
+            _ if len == 0 => {}
+            // What does not fit comes in the next step, and nothing may overtake it by growing the last part.
+            _ if full => {}
+            Some(last) if last.iov_base.cast::<u8>().wrapping_add(last.iov_len) == base => {
+                last.iov_len += len
+            }
+            _ => parts.push(libc::iovec { iov_base: base.cast(), iov_len: len }),
+        }
+    });
+    total
+}
+
+/// The best io_uring this kernel offers: one submitting thread and completions only when we ask for them (Linux 6.1),
+/// else without inter-processor interrupts (5.19), else a plain one.
+fn set_up() -> io::Result<IoUring> {
+    let mut modern = IoUring::builder();
+    modern.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all();
+    let mut middling = IoUring::builder();
+    middling.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
+    let mut plain = IoUring::builder();
+    [&mut modern, &mut middling]
+        .into_iter()
+        .find_map(|builder| builder.setup_cqsize(COMPLETIONS).build(ENTRIES).ok())
+        .map_or_else(|| plain.setup_cqsize(COMPLETIONS).build(ENTRIES), Ok)
+}
+
+mod ioctls {
+    use nix::{ioctl_write_ptr_bad, request_code_none};
+    // `BLKDISCARD` and `BLKSECDISCARD` of `linux/fs.h`.
+    ioctl_write_ptr_bad!(blkdiscard, request_code_none!(0x12, 119), [u64; 2]);
+    ioctl_write_ptr_bad!(blksecdiscard, request_code_none!(0x12, 125), [u64; 2]);
+}
+
+/// Discards a range of a block device, in bytes. Blocks.
+pub(super) fn block_discard(device: &File, offset: u64, len: u64) -> Result<(), Errno> {
+    let range = [offset, len];
+    // SAFETY: the kernel reads the two words of `range`, which outlive the call, and keeps no pointer.
+    unsafe { ioctls::blkdiscard(device.as_raw_fd(), &raw const range) }.map(drop)
+}
+
+/// Discards a range of a block device and makes its contents unrecoverable. Blocks.
+pub(super) fn block_secure_discard(device: &File, offset: u64, len: u64) -> Result<(), Errno> {
+    let range = [offset, len];
+    // SAFETY: as in `block_discard`.
+    unsafe { ioctls::blksecdiscard(device.as_raw_fd(), &raw const range) }.map(drop)
+}
