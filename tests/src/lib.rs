@@ -1,3 +1,4 @@
 //! Proof.
 pub mod bench;
+pub mod conformance;
 pub mod world;

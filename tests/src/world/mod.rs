@@ -86,6 +86,11 @@ impl World {
         Ok(())
     }
 
+    /// The last lines of the daemon's log, for messages; empty when it runs in a thread.
+    pub fn backend_words(&self) -> String {
+        self.backend.as_ref().map_or_else(String::new, Process::log_tail)
+    }
+
     /// The running daemon. Errors: it was not started, or has ended.
     pub fn backend(&mut self) -> Result<&mut Process> {
         let process = self.backend.as_mut().context("no blkback was started")?;
