@@ -240,3 +240,6 @@ fn parse_discard<V: AsRef<[u8]>>(
     };
     Ok(keys.flag(FEATURE_DISCARD)?.then_some(discard))
 }
+
+#[cfg(test)]
+mod tests;

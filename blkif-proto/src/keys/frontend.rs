@@ -162,3 +162,6 @@ fn parse_maxima<V: AsRef<[u8]>>(
     let segments = segments.and_then(|n| u16::try_from(n).ok());
     Ok(segments.map(|segments| RequestMaxima::with_defaults(requests, segments, bytes)))
 }
+
+#[cfg(test)]
+mod tests;

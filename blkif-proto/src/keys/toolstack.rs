@@ -210,3 +210,6 @@ fn domain<V: AsRef<[u8]>>(
     let number = required(key, keys.within(key, 0, 0x7FEF)?)?;
     u16::try_from(number).map_err(|_| super::read::out_of_range(key, number.into(), 0, 0x7FEF))
 }
+
+#[cfg(test)]
+mod tests;
