@@ -1,5 +1,10 @@
 //! What the connected disk can do.
 
+use blkif_proto::{
+    Discard, Limits,
+    keys::{BackendDisk, DiskInfo},
+};
+
 /// The disk as an application sees it. [`sectors`](Self::sectors) may change while connected
 /// ([`DeviceEvent::Resized`](crate::DeviceEvent::Resized)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,24 +29,37 @@ pub struct Capabilities {
     pub flush: bool,
     /// [`Operation::WriteBarrier`](crate::Operation::WriteBarrier) is offered.
     pub barrier: bool,
-    /// [`Operation::Discard`](crate::Operation::Discard) is offered, and how.
+    /// [`Operation::Discard`](crate::Operation::Discard) is offered, and how. The granularity is never 0.
     pub discard: Option<Discard>,
-}
-
-/// How the disk discards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Discard {
-    /// Unit in bytes; smaller pieces may be ignored.
-    pub granularity: u32,
-    /// Offset of the first unit from the start of the disk, in bytes.
-    pub alignment: u32,
-    /// Secure discards are offered.
-    pub secure: bool,
 }
 
 impl Capabilities {
     /// Size in bytes.
     pub fn bytes(&self) -> u64 {
         self.sectors.saturating_mul(u64::from(crate::SECTOR_SIZE))
+    }
+
+    /// The disk behind a connection.
+    pub(crate) fn new(disk: &BackendDisk, limits: &Limits) -> Self {
+        let granularity = |discard: Discard| match discard.granularity {
+            0 => disk.sector_size,
+            told => told,
+        };
+        Self {
+            sectors: disk.sectors,
+            sector_size: disk.sector_size,
+            physical_sector_size: disk.physical_sector_size,
+            read_only: limits.read_only,
+            removable: disk.info.contains(DiskInfo::REMOVABLE),
+            cdrom: disk.info.contains(DiskInfo::CDROM),
+            largest_request: limits.max_request_bytes,
+            alignment: disk.sector_size,
+            flush: limits.operations.flush,
+            barrier: limits.operations.barrier,
+            discard: limits
+                .operations
+                .discard
+                .map(|discard| Discard { granularity: granularity(discard), ..discard }),
+        }
     }
 }

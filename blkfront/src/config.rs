@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::proto::Abi;
+use blkif_proto::{Abi, Capacity, SegmentMode, indirect, keys::RingDialect, segment_block};
 
 /// How requests larger than 11 segments (44 KiB) are to be carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,20 +18,6 @@ pub enum SegmentChoice {
     Indirect,
 }
 
-/// In which words several ring pages are announced; they differ between the makers of backends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RingKeys {
-    /// `ring-page-order` where the backend offers an order, else `num-ring-pages`; `ring-pages` for backends of 2010.
-    #[default]
-    Auto,
-    /// `ring-page-order` and `ring-ref0` onwards (Citrix; Linux, QEMU, Windows).
-    Order,
-    /// `num-ring-pages` and `ring-ref0` onwards (Red Hat, Amazon).
-    Number,
-    /// `ring-pages`, `ring-ref` and `ring-ref1` onwards (FreeBSD 2010).
-    Pages2010,
-}
-
 /// Wishes for a connection. Each is an upper limit; [`Negotiated`](crate::Negotiated) tells what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -39,8 +25,8 @@ pub struct Config {
     pub queues: u32,
     /// Ring pages of each queue; rounded down to a power of two, 1 to 32.
     pub ring_pages: u32,
-    /// How ring pages are announced.
-    pub ring_keys: RingKeys,
+    /// In which words several ring pages are announced; `None`: in the backend's own.
+    pub dialect: Option<RingDialect>,
     /// Keep pages lent between requests when the backend offers it. Never done for a backend the toolstack does not trust
     /// (`trusted` = 0).
     pub persistent: bool,
@@ -60,12 +46,40 @@ impl Default for Config {
         Self {
             queues: 1,
             ring_pages: 1,
-            ring_keys: RingKeys::Auto,
+            dialect: None,
             persistent: true,
             segments: SegmentChoice::Auto,
             max_segments: 256,
             abi: Abi::NATIVE,
             timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Config {
+    /// These wishes as one side of a negotiation.
+    pub(crate) fn capacity(&self, trusted: bool) -> Capacity {
+        let ring_pages = 1 << self.ring_pages.clamp(1, 32).ilog2();
+        let within = |limit: usize| {
+            let segments = usize::try_from(self.max_segments).unwrap_or(usize::MAX);
+            u16::try_from(segments.min(limit)).unwrap_or(u16::MAX)
+        };
+        let block_segments = within(segment_block::max_segments(self.abi));
+        let all = Capacity {
+            ring_pages,
+            queues: self.queues.max(1),
+            // A backend that is not trusted gets each page for as long as it needs it.
+            persistent: self.persistent && trusted,
+            block_segments,
+            request_bytes: u32::from(block_segments) * crate::split::PAGE,
+            requests: self.abi.ring_entries(ring_pages),
+            indirect_segments: within(indirect::MAX_SEGMENTS),
+        };
+        match self.segments {
+            SegmentChoice::Auto => all,
+            SegmentChoice::Direct => all.only(SegmentMode::Direct),
+            SegmentChoice::Blocks => all.only(SegmentMode::Blocks),
+            SegmentChoice::Indirect => all.only(SegmentMode::Indirect),
         }
     }
 }

@@ -8,30 +8,39 @@
 //!
 //! A step that fails gives up the device: it takes back what it had lent and closes its end in XenStore.
 
-use alloc::vec::Vec;
-use core::time::Duration;
+use alloc::{format, vec::Vec};
+use core::{fmt, time::Duration};
 
-use xen_platform::FrontWorld;
+use blkif_proto::{Agreement, keys::BackendFeatures, keys::DeviceType, xenbus::State};
+use xen_platform::{Clock, FrontWorld};
 
-use crate::{BackendInfo, Capabilities, Completion, Config, DeviceError, Error, Link, Negotiated, Queue};
+use crate::{
+    BackendInfo, Capabilities, Completion, Config, Error, IoError, Link, Negotiated, Queue, connect::Action,
+    driver::Control, link::Parts,
+};
 
 /// A device whose backend waits to be connected.
 pub struct Frontend<W: FrontWorld> {
-    world: W,
+    control: Control<W>,
     info: BackendInfo,
 }
 
 impl<W: FrontWorld> Frontend<W> {
-    /// Finds the device of frontend directory `path` (`/local/domain/<id>/device/vbd/<number>`), removes what an earlier driver
-    /// left there, closes its connection if there is one, and waits until the backend waits for us (`InitWait`), at most 30
-    /// seconds.
+    /// Finds the device of frontend directory `path` (`/local/domain/<id>/device/vbd/<number>`), closes the connection of an
+    /// earlier driver if there is one, and waits until the backend waits for us (`InitWait`), for at most 30 seconds a step.
+    ///
+    /// Errors: there is no such device; the backend does not get there in time; its keys make no sense.
     pub fn probe(world: W, path: &str) -> Result<Self, Error> {
         Self::probe_within(world, path, Config::default().timeout)
     }
 
-    /// [`probe`](Self::probe) with a time limit of your own.
+    /// [`probe`](Self::probe) with a time limit of your own for each step.
     pub fn probe_within(world: W, path: &str, limit: Duration) -> Result<Self, Error> {
-        todo!("{path} {limit:?} {}", core::mem::size_of_val(&world))
+        let mut control = Control::open(world, path, limit)?;
+        control.until(Action::SetUp)?;
+        let features = control.features()?;
+        let info = info(&control, features);
+        Ok(Self { control, info })
     }
 
     /// Both ends, and what the backend offers.
@@ -41,54 +50,75 @@ impl<W: FrontWorld> Frontend<W> {
 
     /// Settles every parameter of the connection; nothing is written yet. Errors: the backend's keys make no sense.
     pub fn configure(self, config: Config) -> Result<Configured<W>, Error> {
-        todo!("{config:?}")
+        let Self { mut control, .. } = self;
+        // Some publish their features a moment after they say that they wait (QEMU).
+        let features = control.features()?;
+        control.set_limit(config.timeout);
+        let plan = Plan::new(&control, features, config);
+        Ok(Configured { control, plan })
     }
 }
 
 /// A device whose parameters are settled.
 pub struct Configured<W: FrontWorld> {
-    world: W,
-    negotiated: Negotiated,
+    control: Control<W>,
+    plan: Plan,
 }
 
 impl<W: FrontWorld> Configured<W> {
     /// What was settled, and which wishes were cut down.
     pub fn negotiated(&self) -> &Negotiated {
-        &self.negotiated
+        &self.plan.negotiated
     }
 
-    /// Makes rings and event channels, lends them, and tells the backend (`Initialised`). Errors: no memory, grants or ports
-    /// left; XenStore.
+    /// Makes rings and event channels, lends them, removes what an earlier driver left in our directory, and tells the backend
+    /// (`Initialised`). Errors: no memory, grants or ports left; XenStore.
     pub fn set_up_queues(self) -> Result<Prepared<W>, Error> {
-        todo!()
+        let Self { mut control, plan } = self;
+        let published = control.publish(&plan.agreement, &plan.features, &plan.config);
+        let parts = published.inspect_err(|_| control.abandon())?;
+        Ok(Prepared { control, plan, parts })
     }
 }
 
 /// A device that has offered its rings to the backend.
 pub struct Prepared<W: FrontWorld> {
-    world: W,
-    negotiated: Negotiated,
+    control: Control<W>,
+    plan: Plan,
+    parts: Vec<Parts<W>>,
 }
 
 impl<W: FrontWorld> Prepared<W> {
     /// What was settled, and which wishes were cut down.
     pub fn negotiated(&self) -> &Negotiated {
-        &self.negotiated
+        &self.plan.negotiated
     }
 
     /// Waits for the backend to connect, reads the disk's properties, and connects (`Connected`). Each queue may then go to a
     /// thread of its own. Errors: the backend refuses, takes too long, or its disk makes no sense.
     pub fn start(self) -> Result<(Device<W>, Vec<Queue<W>>), Error> {
-        todo!()
+        let Self { mut control, plan, parts } = self;
+        let connected = control.until(Action::Connect).and_then(|()| control.connect(&plan.agreement));
+        let (disk, limits) = connected.inspect_err(|_| control.abandon())?;
+        let links = control.links(parts, &plan.agreement, limits);
+        let info = info(&control, plan.features);
+        let queues = links.into_iter().filter_map(Queue::new).collect();
+        let device =
+            Device { control, info, plan, capabilities: Capabilities::new(&disk, &limits), rings: None };
+        Ok((device, queues))
     }
 }
 
 /// A connected device: its control side. The data side is the queues, which know nothing of this one.
+///
+/// Dropping it instead of [stopping](Self::stop) it leaves the backend as it is, as a crash would.
 pub struct Device<W: FrontWorld> {
-    world: W,
+    control: Control<W>,
     info: BackendInfo,
-    negotiated: Negotiated,
+    plan: Plan,
     capabilities: Capabilities,
+    /// New rings, offered to a backend that came back and has not connected yet.
+    rings: Option<Vec<Parts<W>>>,
 }
 
 impl<W: FrontWorld> Device<W> {
@@ -99,7 +129,7 @@ impl<W: FrontWorld> Device<W> {
 
     /// The connection.
     pub fn negotiated(&self) -> &Negotiated {
-        &self.negotiated
+        &self.plan.negotiated
     }
 
     /// Both ends.
@@ -107,28 +137,123 @@ impl<W: FrontWorld> Device<W> {
         &self.info
     }
 
-    /// Handles what has happened in XenStore. Never blocks, apart from XenStore's own round trips. Call it whenever the store
-    /// connection has something, or every few seconds.
+    /// Handles what has happened in XenStore. Blocks for XenStore's own round trips at most, and for none of them while nothing
+    /// happens: cheap enough to be called at every turn. Errors: XenStore; a backend that came back and makes no sense.
     pub fn poll_control(&mut self) -> Result<Option<DeviceEvent<W>>, Error> {
-        todo!()
+        if self.control.is_connected() && !self.control.has_events()? {
+            return Ok(None);
+        }
+        match self.control.step()? {
+            Action::Reread => self.reread(),
+            Action::AskedToClose => Ok(Some(DeviceEvent::Closing)),
+            Action::Lost => {
+                self.rings = None;
+                Ok(Some(DeviceEvent::Lost))
+            }
+            Action::SetUp => self.set_up_again().map(|()| None),
+            Action::Connect => self.connect_again().map(|links| Some(DeviceEvent::Reconnected(links))),
+            _ => Ok(None),
+        }
     }
 
-    /// Like [`poll_control`](Self::poll_control), but waits up to `timeout` (`None`: for ever) for something to happen.
+    /// Like [`poll_control`](Self::poll_control), but waits up to `timeout` (`None`: for ever) for something to tell.
     pub fn wait_control(&mut self, timeout: Option<Duration>) -> Result<Option<DeviceEvent<W>>, Error> {
-        todo!("{timeout:?}")
+        let end = timeout.map(|timeout| self.control.clock().now().saturating_add(timeout));
+        loop {
+            if let Some(event) = self.poll_control()? {
+                return Ok(Some(event));
+            }
+            let over = |end| self.control.clock().now() >= end;
+            if end.is_some_and(over) {
+                return Ok(None);
+            }
+            self.control.sleep(end)?;
+        }
     }
 
     /// Brings all unanswered work to its end, closes both ends (`Closing`, `Closed`) and takes all memory back. `queues` are all
     /// queues of the device, in any order; `out` takes the last completions. Work that the backend leaves unanswered for
-    /// [`Config::timeout`] ends with [`IoError::Cancelled`](crate::IoError::Cancelled). Buffers that the application still holds
-    /// are not taken back: [free](Queue::free_buffer) them before.
+    /// [`Config::timeout`] ends with [`IoError::Cancelled`]. Buffers that the application still holds are not taken back:
+    /// [free](Queue::free_buffer) them before.
+    ///
+    /// Errors: a queue is missing, then everything comes back. What goes wrong later is told by [`Stopped::error`].
+    #[expect(clippy::result_large_err, reason = "a device that was not stopped comes back whole")]
     pub fn stop(
-        self,
-        queues: Vec<Queue<W>>,
+        mut self,
+        mut queues: Vec<Queue<W>>,
         out: &mut impl FnMut(Completion),
     ) -> Result<Stopped<W>, NotStopped<W>> {
-        let _ = (queues, out);
-        todo!()
+        let (given, owned) = (self.own_queues(&queues), self.plan.negotiated.queues as usize);
+        if given != owned || given != queues.len() {
+            return Err(NotStopped { error: Error::Queues { given, owned }, device: self, queues });
+        }
+        let end = self.control.clock().now().saturating_add(self.plan.config.timeout);
+        for queue in &mut queues {
+            self.drain(queue, end, out);
+        }
+        if let Some(failed) = queues.iter().find_map(|queue| queue.failed) {
+            self.control.tell(&format!("{failed}"));
+        }
+        let closed = self.control.close();
+        // The backend has let go of all pages now, if it ever will.
+        for mut queue in queues {
+            queue.cancel(IoError::Cancelled, out);
+        }
+        Ok(Stopped { control: self.control, error: closed.err() })
+    }
+
+    /// How many different queues of this device there are in `queues`.
+    fn own_queues(&self, queues: &[Queue<W>]) -> usize {
+        let ours = |queue: &&Queue<W>| alloc::sync::Arc::ptr_eq(&queue.link.shared, &self.control.shared);
+        let mut numbers: Vec<_> = queues.iter().filter(ours).map(Queue::index).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers.len()
+    }
+
+    fn drain(&self, queue: &mut Queue<W>, end: Duration, out: &mut impl FnMut(Completion)) {
+        // Errors end all work of the queue, which is what is wanted here.
+        while queue.publish().and_then(|()| queue.finish(out)).is_ok() && queue.in_flight() > 0 {
+            let left = end.saturating_sub(self.control.clock().now());
+            if left.is_zero() || queue.is_stale() || queue.wait(Some(left)).is_err() {
+                break;
+            }
+        }
+        if queue.failed.is_some() {
+            let _ = queue.finish(out);
+        }
+    }
+
+    fn reread(&mut self) -> Result<Option<DeviceEvent<W>>, Error> {
+        let sectors = self.control.disk()?.sectors;
+        if sectors == self.capabilities.sectors {
+            return Ok(None);
+        }
+        self.capabilities.sectors = sectors;
+        self.control.resize(sectors);
+        Ok(Some(DeviceEvent::Resized { sectors }))
+    }
+
+    fn set_up_again(&mut self) -> Result<(), Error> {
+        let features = self.control.features()?;
+        // As many queues as before: their owners are waiting.
+        let config = Config { queues: self.plan.negotiated.queues, ..self.plan.config.clone() };
+        let plan = Plan::new(&self.control, features, config);
+        if plan.negotiated.queues != self.plan.negotiated.queues {
+            let (given, owned) = (plan.negotiated.queues as usize, self.plan.negotiated.queues as usize);
+            return Err(Error::FewerQueues { offered: given, owned });
+        }
+        self.plan = plan;
+        self.rings =
+            Some(self.control.publish(&self.plan.agreement, &self.plan.features, &self.plan.config)?);
+        Ok(())
+    }
+
+    fn connect_again(&mut self) -> Result<Vec<Link<W>>, Error> {
+        let (disk, limits) = self.control.connect(&self.plan.agreement)?;
+        self.capabilities = Capabilities::new(&disk, &limits);
+        self.info = info(&self.control, self.plan.features);
+        Ok(self.control.links(self.rings.take().unwrap_or_default(), &self.plan.agreement, limits))
     }
 }
 
@@ -152,23 +277,75 @@ pub enum DeviceEvent<W: FrontWorld> {
     },
     /// The backend asks to close (the disk is being detached). I/O is still served: [stop](Device::stop) when convenient.
     Closing,
-    /// The backend is gone. Queues keep what they hold and what is submitted, and wait for a new link.
+    /// The backend is gone. Queues keep what they hold and what is submitted, and wait for a new link; keep polling, for as long
+    /// as it is worth waiting.
     Lost,
     /// The backend is back: give each queue the link with its [index](Link::index) ([`Queue::reconnect`]). All unanswered work
     /// is then done again, in order.
     Reconnected(Vec<Link<W>>),
-    /// A queue met a protocol violation; the device is good for [`stop`](Device::stop) only.
-    Failed(DeviceError),
+}
+
+impl<W: FrontWorld> fmt::Debug for DeviceEvent<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resized { sectors } => write!(f, "Resized({sectors} sectors)"),
+            Self::Closing => f.write_str("Closing"),
+            Self::Lost => f.write_str("Lost"),
+            Self::Reconnected(links) => write!(f, "Reconnected({} links)", links.len()),
+        }
+    }
 }
 
 /// A device whose two ends are closed.
 pub struct Stopped<W: FrontWorld> {
-    world: W,
+    control: Control<W>,
+    error: Option<Error>,
 }
 
 impl<W: FrontWorld> Stopped<W> {
-    /// Removes this end's keys from XenStore and leaves the device ready for the next driver (`Initialising`).
+    /// What went wrong while closing: usually a backend that did not follow. Our end is closed nevertheless.
+    pub fn error(&self) -> Option<&Error> {
+        self.error.as_ref()
+    }
+
+    /// Removes this end's keys from XenStore and leaves the device ready for the next driver (`Initialising`). Errors: XenStore.
     pub fn unconfigure(self) -> Result<W, Error> {
-        todo!("{}", core::mem::size_of_val(&self.world))
+        let Self { mut control, .. } = self;
+        control.remove_keys(State::Initialising)?;
+        Ok(control.into_world())
     }
 }
+
+/// What was settled for a connection, and out of what.
+struct Plan {
+    config: Config,
+    features: BackendFeatures,
+    agreement: Agreement,
+    negotiated: Negotiated,
+}
+
+impl Plan {
+    fn new<W: FrontWorld>(control: &Control<W>, features: BackendFeatures, config: Config) -> Self {
+        let (own, peer) = (config.capacity(control.ends().trusted), features.capacity());
+        let agreement = Agreement::between(&own, &peer, config.abi);
+        let negotiated = Negotiated::new(&agreement, &own, &peer);
+        Self { config, features, agreement, negotiated }
+    }
+}
+
+fn info<W: FrontWorld>(control: &Control<W>, features: BackendFeatures) -> BackendInfo {
+    let ends = control.ends();
+    BackendInfo {
+        frontend: control.frontend().into(),
+        backend: ends.backend.clone(),
+        domain: control.domain(),
+        state: control.backend_state(),
+        virtual_device: Some(ends.virtual_device),
+        cdrom: ends.device_type == DeviceType::Cdrom,
+        trusted: ends.trusted,
+        features,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -27,15 +27,15 @@ pub enum Error {
         /// The directory of the key.
         path: String,
         /// Which key, and what is wrong with it.
-        error: crate::proto::RecordError,
+        error: blkif_proto::RecordError,
     },
     /// The backend did not get to the state that the next step needs.
-    #[error("backend {backend} is still in state {state} after {seconds} s; waited for {wanted}")]
+    #[error("backend {backend} is still {state} after {seconds} s; waited for {wanted}")]
     TimedOut {
         /// Its XenStore directory.
         backend: String,
         /// Its state.
-        state: crate::proto::State,
+        state: blkif_proto::xenbus::State,
         /// What was waited for.
         wanted: &'static str,
         /// How long, in seconds.
@@ -54,6 +54,14 @@ pub enum Error {
     Queues {
         /// How many came.
         given: usize,
+        /// How many the device has.
+        owned: usize,
+    },
+    /// A backend came back and offers fewer queues than the application has.
+    #[error("the backend came back with {offered} of {owned} queues")]
+    FewerQueues {
+        /// What it offers now.
+        offered: usize,
         /// How many the device has.
         owned: usize,
     },
@@ -93,6 +101,9 @@ pub enum DeviceError {
     /// The event channel failed.
     #[error(transparent)]
     Event(EventError),
+    /// A request does not fit the limits that it was cut for: a mistake in this crate, found before anything was published.
+    #[error("internal error: a request does not fit its ring entries")]
+    Unfit,
 }
 
 /// Why one [`Io`] ended without success.
@@ -152,9 +163,12 @@ pub enum RejectReason {
     /// Sector, offset or length is no multiple of the disk's sector size.
     #[error("sector, offset or length is not a multiple of {0} bytes")]
     Misaligned(u32),
-    /// The data's range leaves the buffer, or there is no buffer.
+    /// The data's range leaves the buffer.
     #[error("the data range leaves the buffer")]
-    NoBuffer,
+    OutsideBuffer,
+    /// The buffer was made by another queue; only that one can lend it.
+    #[error("the buffer is another queue's")]
+    ForeignBuffer,
     /// A read or write of nothing, or a flush or discard with a buffer.
     #[error("the operation needs data and has none, or the other way round")]
     WrongShape,

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use crate::proto::{BackendFeatures, State};
+use blkif_proto::{keys::BackendFeatures, xenbus::State};
 use xen_platform::DomId;
 
 /// The two ends of a device and what the backend offers so far. Some backends publish their features only when they connect

@@ -4,21 +4,32 @@
 
 extern crate alloc;
 
+mod admit;
 pub mod capabilities;
 pub mod config;
+mod connect;
 pub mod device;
+mod driver;
 pub mod error;
+mod grants;
+mod inflight;
 pub mod info;
 pub mod io;
+pub mod link;
 pub mod negotiated;
-pub mod proto;
 pub mod queue;
+mod recover;
+mod spin;
+mod split;
 
-pub use capabilities::{Capabilities, Discard};
-pub use config::{Config, RingKeys, SegmentChoice};
+pub use blkif_proto::{Discard, SegmentMode};
+
+pub use capabilities::Capabilities;
+pub use config::{Config, SegmentChoice};
 pub use device::{Configured, Device, DeviceEvent, Frontend, NotStopped, Prepared, Stopped};
 pub use error::{DeviceError, Error, IoError, RejectReason, Rejected};
 pub use info::BackendInfo;
 pub use io::{Buffer, Completion, Io, Operation, SECTOR_SIZE, Ticket};
-pub use negotiated::{Negotiated, Reduction, SegmentMode};
-pub use queue::{Link, Queue, QueueStats};
+pub use link::Link;
+pub use negotiated::{Negotiated, Reduction};
+pub use queue::{Queue, QueueStats};

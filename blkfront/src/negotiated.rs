@@ -3,18 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::proto::Abi;
-
-/// How requests larger than 11 segments are carried on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SegmentMode {
-    /// They are not: 11 segments are the most.
-    Direct,
-    /// In segment blocks, ring entries after the request's own.
-    Blocks,
-    /// In descriptor pages of their own (`BLKIF_OP_INDIRECT`).
-    Indirect,
-}
+use blkif_proto::{Abi, Agreement, Capacity, SegmentMode, keys};
 
 /// The parameters of a connection. Its `Display` is one line for a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,16 +49,6 @@ impl fmt::Display for Reduction {
     }
 }
 
-impl fmt::Display for SegmentMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Direct => "direct",
-            Self::Blocks => "segment-block",
-            Self::Indirect => "indirect",
-        })
-    }
-}
-
 impl fmt::Display for Negotiated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -79,10 +58,51 @@ impl fmt::Display for Negotiated {
             self.queues,
             self.ring_pages,
             self.ring_entries,
-            self.segments,
+            self.segments.as_str(),
             self.max_segments,
             self.max_request_bytes / 1024,
             if self.persistent { "persistent" } else { "per-request" },
         )
+    }
+}
+
+impl Negotiated {
+    /// An agreement that `own` came to with `peer`, told to people.
+    pub(crate) fn new(agreement: &Agreement, own: &Capacity, peer: &Capacity) -> Self {
+        let offered = |key| match key {
+            keys::MAX_RING_PAGES => peer.ring_pages,
+            keys::MULTI_QUEUE_MAX_QUEUES => peer.queues,
+            keys::FEATURE_PERSISTENT => peer.persistent.into(),
+            keys::MAX_REQUEST_SEGMENTS => peer.block_segments.into(),
+            keys::MAX_REQUEST_SIZE => peer.request_bytes,
+            keys::MAX_REQUESTS => peer.requests,
+            _ => peer.indirect_segments.into(),
+        };
+        let told = |cut: blkif_proto::Reduction| Reduction {
+            key: cut.key,
+            wanted: cut.offered,
+            offered: offered(cut.key),
+            used: cut.used,
+        };
+        let unused = |key: &str| match agreement.mode {
+            // The other way of large requests is no loss.
+            SegmentMode::Blocks => key == keys::FEATURE_MAX_INDIRECT_SEGMENTS,
+            SegmentMode::Indirect => key == keys::MAX_REQUEST_SEGMENTS,
+            SegmentMode::Direct => {
+                own.block_segments <= keys::ORIGINAL_SEGMENTS && key == keys::MAX_REQUEST_SEGMENTS
+            }
+        };
+        Self {
+            abi: agreement.abi,
+            queues: agreement.queues,
+            ring_pages: agreement.ring_pages,
+            ring_entries: agreement.abi.ring_entries(agreement.ring_pages),
+            segments: agreement.mode,
+            max_segments: agreement.max_segments.into(),
+            max_request_bytes: agreement.max_request_bytes,
+            max_requests: agreement.max_requests,
+            persistent: agreement.persistent,
+            reductions: agreement.reductions().filter(|cut| !unused(cut.key)).map(told).collect(),
+        }
     }
 }

@@ -1,11 +1,27 @@
 //! One queue: a ring, its event channel and the work in flight, owned by one thread at a time.
+//!
+//! ```text
+//! submit ─▶ admit, split ─▶ backlog ─▶ issue: lend, in-flight slot, bytes ─▶ ring ─▶ publish
+//!                                                                              │
+//! Completion ◀── settle ◀── reap: id, generation, operation ◀──── response ◀───┘
+//! ```
 
-use alloc::boxed::Box;
-use core::{cell::Cell, marker::PhantomData, time::Duration};
+use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
+use core::{cell::Cell, marker::PhantomData, sync::atomic::Ordering};
 
-use xen_platform::FrontWorld;
+use blkif_proto::{Entry, MAX_ENTRY_SIZE, Segment, indirect, segment_block::MAX_ENTRIES};
+use xen_platform::{EventChannels, FrontWorld, GrantError, Port};
 
-use crate::{Buffer, Completion, DeviceError, Io, IoError, Rejected, Ticket};
+use crate::{
+    Buffer, Completion, DeviceError, Io, Link, RejectReason, Rejected, Ticket, admit::admit, grants::Grants,
+    inflight::Inflight, spin::Spinner,
+};
+
+mod issue;
+mod reap;
+mod sleep;
+
+pub(crate) use issue::{Pending, Shadow};
 
 /// One queue of a connected device.
 ///
@@ -13,11 +29,37 @@ use crate::{Buffer, Completion, DeviceError, Io, IoError, Rejected, Ticket};
 /// are no locks in it. A turn of its owner looks like this:
 ///
 /// ```text
-/// submit… ─▶ publish ─▶ finish ─▶ (nothing left?) arm ─▶ wait ─▶ finish …
+/// submit… ─▶ publish ─▶ finish ─▶ (nothing left to do?) wait ─▶ finish …
+/// ```
+///
+/// ```compile_fail
+/// fn share<T: Sync>() {}
+/// share::<blkfront::Queue<xen_platform::fake::World>>();
 /// ```
 pub struct Queue<W: FrontWorld> {
-    link: Link<W>,
+    pub(crate) link: Link<W>,
+    pub(crate) grants: Grants<W::Lender>,
+    /// Accepted, not given back.
+    pub(crate) ios: Inflight<Pending>,
+    /// In the ring, not answered.
+    pub(crate) requests: Inflight<Shadow>,
+    /// What is not in the ring entirely, in order of submission.
+    pub(crate) backlog: VecDeque<u64>,
+    /// Requests written since the last publish.
+    pub(crate) fresh: Vec<u64>,
+    /// Ended outside of `finish`, to be given back by the next.
+    pub(crate) ended: VecDeque<Completion>,
+    pub(crate) next: Ticket,
+    /// The first ticket that the backend may not have seen.
+    pub(crate) unpublished: Ticket,
+    pub(crate) failed: Option<DeviceError>,
+    pub(crate) stats: QueueStats,
+    scratch: Scratch,
+    /// Our port was delivered and must be unmasked before the next sleep.
+    masked: Option<Port>,
+    spinner: Spinner,
     callback: Option<Box<dyn FnMut(Completion) + Send>>,
+    callback_enabled: bool,
     _one_owner: PhantomData<Cell<()>>,
 }
 
@@ -26,7 +68,7 @@ pub struct Queue<W: FrontWorld> {
 pub struct QueueStats {
     /// Accepted [`Io`]s.
     pub submitted: u64,
-    /// Completed [`Io`]s.
+    /// [`Io`]s given back, in whatever way they ended.
     pub completed: u64,
     /// Ring requests made of them.
     pub requests: u64,
@@ -42,96 +84,115 @@ pub struct QueueStats {
     pub quarantined: u64,
 }
 
+/// Room for one request on its way to or from the ring.
+struct Scratch {
+    entries: Box<[Entry; MAX_ENTRIES]>,
+    segments: Vec<Segment>,
+    descriptors: Box<[u8]>,
+    response: Entry,
+}
+
+impl Scratch {
+    fn new(max_segments: u16) -> Self {
+        let segments = usize::from(max_segments);
+        Self {
+            entries: Box::new([[0; MAX_ENTRY_SIZE]; MAX_ENTRIES]),
+            segments: Vec::with_capacity(segments),
+            descriptors: alloc::vec![0; indirect::bytes_for(segments)].into_boxed_slice(),
+            response: [0; MAX_ENTRY_SIZE],
+        }
+    }
+}
+
 impl<W: FrontWorld> Queue<W> {
+    /// A queue on a connected link. `None` if the link was taken apart, which no caller can do.
+    pub(crate) fn new(mut link: Link<W>) -> Option<Self> {
+        let grants = Grants::new(link.parts.home.take()?, link.persistent);
+        let depth = link.entries();
+        let requests = link.max_requests();
+        Some(Self {
+            grants,
+            ios: Inflight::new(depth),
+            requests: Inflight::new(requests),
+            backlog: VecDeque::with_capacity(depth),
+            fresh: Vec::with_capacity(requests),
+            ended: VecDeque::new(),
+            next: Ticket(0),
+            unpublished: Ticket(0),
+            failed: None,
+            stats: QueueStats::default(),
+            scratch: Scratch::new(link.limits.max_segments),
+            masked: None,
+            spinner: Spinner::default(),
+            callback: None,
+            callback_enabled: false,
+            _one_owner: PhantomData,
+            link,
+        })
+    }
+
     /// Takes memory of at least `bytes` (rounded up to pages, at least one) from the queue's pool or its lender. With persistent
     /// grants memory from the pool costs no grant operation. Errors: no memory or grants left.
-    pub fn alloc_buffer(&mut self, bytes: usize) -> Result<Buffer, xen_platform::GrantError> {
-        todo!("{bytes}")
+    pub fn alloc_buffer(&mut self, bytes: usize) -> Result<Buffer, GrantError> {
+        self.grants.alloc(bytes)
     }
 
-    /// Gives memory back to the pool.
+    /// Gives memory back to the pool. Memory of another queue is lost until the world ends.
     pub fn free_buffer(&mut self, buffer: Buffer) {
-        todo!("{buffer:?}")
+        self.grants.free(buffer);
     }
 
-    /// Accepts an [`Io`]. The backend sees nothing before [`publish`](Self::publish). Never blocks, allocates no memory.
+    /// Accepts an [`Io`]. The backend sees nothing before [`publish`](Self::publish). Never blocks, allocates no memory. What the
+    /// ring has no room for waits in the queue. While the backend is gone everything does.
+    ///
+    /// Errors: see [`RejectReason`]; the most usual is [`Full`](RejectReason::Full).
+    #[inline]
+    #[expect(clippy::result_large_err, reason = "a rejected I/O comes back whole, buffer included")]
     pub fn submit(&mut self, io: Io) -> Result<Ticket, Rejected> {
-        todo!("{io:?}")
+        if let Some(error) = self.failed {
+            return Err(Rejected { io, reason: RejectReason::Device(error) });
+        }
+        let capacity = self.link.shared.sectors.load(Ordering::Relaxed);
+        let split = match admit(&io, &self.link.limits, capacity) {
+            Ok(_) if io.buffer.as_ref().is_some_and(|buffer| !self.grants.owns(buffer)) => {
+                return Err(Rejected { io, reason: RejectReason::ForeignBuffer });
+            }
+            Ok(split) => split,
+            Err(reason) => return Err(Rejected { io, reason }),
+        };
+        let ticket = self.next;
+        match self.ios.insert(Pending::new(ticket, io, split)) {
+            Ok(id) => self.backlog.push_back(id),
+            Err(pending) => return Err(Rejected { io: pending.io, reason: RejectReason::Full }),
+        }
+        self.next.0 += 1;
+        self.stats.submitted += 1;
+        self.feed();
+        Ok(ticket)
     }
 
-    /// Shows everything submitted to the backend, with one notification if it asks for one.
+    /// Shows everything submitted to the backend, with one notification if it asks for one. Errors: the event channel failed.
+    #[inline]
     pub fn publish(&mut self) -> Result<(), DeviceError> {
-        todo!()
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        self.unpublished = self.next;
+        self.fresh.clear();
+        if let Some(ring) = &mut self.link.parts.ring
+            && ring.publish().is_needed()
+        {
+            self.stats.notifications += 1;
+            let notified = self.link.parts.events.notify(self.link.parts.port);
+            return notified.map_err(|error| self.fail(DeviceError::Event(error)));
+        }
+        Ok(())
     }
 
-    /// Takes back what was submitted since the last [`publish`](Self::publish), in order.
-    pub fn abort(&mut self, out: &mut impl FnMut(Io)) {
-        let _ = out;
-        todo!()
-    }
-
-    /// Takes every response that is there and gives the completed [`Io`]s to `out`; returns how many. Work that waited for room in
-    /// the ring moves up and is published. Never blocks. Errors: the peer broke the protocol; everything unanswered then has gone
-    /// to `out` with that error.
-    pub fn finish(&mut self, out: &mut impl FnMut(Completion)) -> Result<usize, DeviceError> {
-        let _ = out;
-        todo!()
-    }
-
-    /// Asks for an event at the next response. True when responses are there already: [`finish`](Self::finish) before sleeping.
-    pub fn arm(&mut self) -> Result<bool, DeviceError> {
-        todo!()
-    }
-
-    /// Arms and sleeps until a response is there or `timeout` has passed (`None`: for ever). True when one may be there.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, DeviceError> {
-        todo!("{timeout:?}")
-    }
-
-    /// Like [`wait`](Self::wait), but looks at the ring for up to `spin` before it arms and sleeps. The time adapts: it grows
-    /// towards `spin` while looking pays and shrinks while it does not.
-    pub fn wait_polling(&mut self, spin: Duration, timeout: Option<Duration>) -> Result<bool, DeviceError> {
-        todo!("{spin:?} {timeout:?}")
-    }
-
-    /// Submits one [`Io`], waits for it and gives it back. Other completions on the way go to `others`.
-    pub fn execute(&mut self, io: Io, others: &mut impl FnMut(Completion)) -> Result<Completion, Rejected> {
-        let _ = (io, others);
-        todo!()
-    }
-
-    /// Sets what [`dispatch`](Self::dispatch) calls for each completion, and enables it.
-    pub fn set_callback(&mut self, callback: impl FnMut(Completion) + Send + 'static) {
-        self.callback = Some(Box::new(callback));
-    }
-
-    /// Lets [`dispatch`](Self::dispatch) run the callback, and asks for events. True when responses are there already: call
-    /// [`dispatch`](Self::dispatch).
-    pub fn enable_callback(&mut self) -> Result<bool, DeviceError> {
-        todo!()
-    }
-
-    /// Keeps [`dispatch`](Self::dispatch) from running the callback; responses wait.
-    pub fn disable_callback(&mut self) {
-        todo!()
-    }
-
-    /// To be called when the event channel has fired: takes the event, runs the callback for every completion and asks for the next
-    /// event. Returns how many [`Io`]s completed; 0 while the callback is disabled.
-    pub fn dispatch(&mut self) -> Result<usize, DeviceError> {
-        todo!()
-    }
-
-    /// Moves to the link of a reconnected backend and gives it everything unanswered, in order.
-    pub fn reconnect(&mut self, link: Link<W>) -> Result<(), DeviceError> {
-        let _ = link;
-        todo!()
-    }
-
-    /// Ends all unanswered work with `error`, without waiting for the backend.
-    pub fn cancel(&mut self, error: IoError, out: &mut impl FnMut(Completion)) {
-        let _ = (error, out);
-        todo!()
+    /// Fits what depends on the link to a new one.
+    pub(crate) fn renew(&mut self) {
+        self.scratch = Scratch::new(self.link.limits.max_segments);
+        self.masked = None;
     }
 
     /// Number of this queue, from 0.
@@ -141,44 +202,45 @@ impl<W: FrontWorld> Queue<W> {
 
     /// How many [`Io`]s the queue takes at once, whatever their size: the entries of its ring.
     pub fn depth(&self) -> usize {
-        todo!()
+        self.ios.capacity()
     }
 
     /// How many accepted [`Io`]s have not been given back yet.
     pub fn in_flight(&self) -> usize {
-        todo!()
+        self.ios.len() + self.ended.len()
     }
 
     /// True when the backend of this link is gone and a new one is awaited ([`reconnect`](Self::reconnect)).
     pub fn is_stale(&self) -> bool {
-        todo!()
+        self.link.is_stale()
     }
 
     /// Counters.
     pub fn stats(&self) -> QueueStats {
-        todo!()
+        QueueStats { quarantined: self.grants.quarantined() as u64, ..self.stats }
     }
 
     /// The queue's event channels, for a descriptor to poll.
     pub fn events(&self) -> &W::Events {
-        todo!()
+        &self.link.parts.events
     }
 
     /// The world's clock.
     pub fn clock(&self) -> &W::Clock {
-        todo!()
+        &self.link.clock
     }
 }
 
-/// The parts of one queue's connection: ring, event channel and the memory lent for them. Made by the device, owned by a queue.
-pub struct Link<W: FrontWorld> {
-    events: W::Events,
-    index: u32,
-}
-
-impl<W: FrontWorld> Link<W> {
-    /// Number of the queue it is for, from 0.
-    pub fn index(&self) -> u32 {
-        self.index
+impl<W: FrontWorld> Drop for Queue<W> {
+    /// Takes back all memory that was lent; work in flight is lost.
+    fn drop(&mut self) {
+        let Self { link, grants, ios, .. } = self;
+        link.parts.close(grants.lender());
+        let in_flight = ios.iter_mut().filter_map(|(_, pending)| pending.io.buffer.take());
+        let ended = self.ended.iter_mut().filter_map(|completion| completion.io.buffer.take());
+        in_flight.chain(ended).for_each(|buffer| grants.free(buffer));
     }
 }
+
+#[cfg(test)]
+mod tests;
