@@ -1,4 +1,15 @@
-//! Proof.
+//! Proof: everything that holds the pair to its word.
+//!
+//! ```text
+//!   world          a simulated Xen with the real programs in it, for all that follows
+//!   conformance    the clauses of the protocol, each with a name
+//!   bench          the pair against its ceiling and its peer
+//!   bin/xensim     the launcher: demo, up, run, bench
+//!   ../tests/      golden layouts, two processes, programs by others
+//! ```
+//!
+//! [`world::World`] is where to start: it owns the processes and cleans up after them. Nothing here is linked into the product;
+//! the package may use what the product must not (GPL crates, `blkio`, a few files of unsafe code, ADR-0005).
 pub mod bench;
 pub mod conformance;
 pub mod world;
