@@ -1,5 +1,5 @@
-//! Both ends, step by step against a model that anyone can check by eye: queues of messages, and counters of 64 bits that
-//! never wrap.
+//! Both ends, step by step against a model that anyone can check by eye: queues of messages, and counters of 64 bits
+//! that never wrap.
 
 use crate::{BackRing, FrontRing, Index, Notify, RingMem};
 use proptest::prelude::*;

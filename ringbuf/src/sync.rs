@@ -29,12 +29,13 @@ pub enum Fence {
     /// [`Fence::ArmThenLook`]: of two ends that store one index and then load the other's, at least one sees what the
     /// other stored. So either we see the event index and notify, or the consumer sees our producer index and does not
     /// sleep.
-    /// Loom: `no_wakeup_is_lost_by_the_backend` and `.._by_the_frontend`; without it
-    /// `a_wakeup_is_lost_without_the_publisher's_fence`.
+    /// Loom: `no_wakeup_is_lost_by_the_backend`, `.._by_the_frontend`; without it
+    /// `the_backend_sleeps_forever_without_the_publishers_fence`, `the_frontend_..`.
     PublishThenLook,
     /// Consumer: the event index stored before the producer index is loaded again. Full; pairs with the peer's
     /// [`Fence::PublishThenLook`], see there.
-    /// Loom: the same; without it `a_wakeup_is_lost_without_the_sleeper's_fence`.
+    /// Loom: the same; without it `the_backend_sleeps_forever_without_the_sleepers_fence`, `the_frontend_..`; without
+    /// the second look itself `the_backend_sleeps_forever_without_the_second_look`, `the_frontend_..`.
     ArmThenLook,
 }
 

@@ -86,7 +86,8 @@ fn backend_sleeps(sleeper: Sleeper) {
     });
 }
 
-/// A backend answers two requests one by one; the frontend sleeps whenever it finds no response, until `batch` are there.
+/// A backend answers two requests one by one; the frontend sleeps whenever it finds no response, until `batch` are
+/// there.
 fn frontend_sleeps(sleeper: Sleeper, batch: u32) {
     loom::model(move || {
         let (mut front, mut back) = ring(2);

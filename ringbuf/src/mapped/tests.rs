@@ -16,8 +16,8 @@ struct Shared(Arc<[Page]>);
 // SAFETY: Both ends reach the bytes through `RingPages` alone, hence by atomics.
 unsafe impl Send for Shared {}
 
-// SAFETY: The pages are on the heap, contiguous, page aligned by their type, and live as long as any clone; they do not move with it. They are
-// in an `UnsafeCell`, of whose inside no reference is ever made here.
+// SAFETY: The pages are on the heap, contiguous, page aligned by their type, and live as long as any clone; they do not
+// move with it. They are in an `UnsafeCell`, of whose inside no reference is ever made here.
 unsafe impl RingPages for Shared {
     fn base(&self) -> NonNull<u8> {
         NonNull::from(&*self.0).cast()

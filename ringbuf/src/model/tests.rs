@@ -27,7 +27,8 @@ proptest! {
     }
 }
 
-/// The longest request of the segment-block extension, 19 entries, at every place of a one-page ring and over the index wrap.
+/// The longest request of the segment-block extension, 19 entries, at every place of a one-page ring and over the index
+/// wrap.
 #[test]
 fn a_request_of_19_entries_wraps_the_ring_end_everywhere() {
     use Step::{Answer, Collect, PublishRequests, PublishResponses, Push, Take};

@@ -1,11 +1,17 @@
 //! What the ring itself costs: nanoseconds for a request and its response, by batch size, with both ends on one thread
-//! (the work alone) and on two (the work, and the cache lines that travel between two cores).
+//! (the work alone) and on two (the work, and the cache lines that travel between two cores). The ring lies in a page
+//! that one domain of the simulated machine granted to another.
 //!
-//! `cargo bench -p ringbuf`
-#![cfg(not(loom))]
+//! `cargo bench -p xen-platform --bench ring`
+#![expect(clippy::expect_used, reason = "a measurement that fails has nothing to say")]
 
-use ringbuf::{BackRing, FrontRing, Heap, Layout};
+use ringbuf::{BackRing, FrontRing, Mapped};
 use std::time::{Duration, Instant};
+use xen_platform::fake::{self, Machine};
+use xen_platform::{Access, BackWorld, DomId, FrontWorld, Lender, Mapper, Pages};
+
+type Front = FrontRing<Mapped<Pages>>;
+type Back = BackRing<Mapped<<<fake::World as BackWorld>::Mapper as Mapper>::RingPages>>;
 
 const REQUESTS: u32 = 1 << 22;
 
@@ -26,10 +32,18 @@ fn per_request(time: Duration) -> f64 {
     time.as_secs_f64() * 1e9 / f64::from(REQUESTS)
 }
 
-fn ring(entry_size: usize) -> (FrontRing<Heap>, BackRing<Heap>) {
-    let memory = Heap::new(Layout::new(1, entry_size).expect("one page holds such entries"));
-    let front = FrontRing::init(memory.clone());
-    (front, BackRing::attach(memory).expect("a fresh ring"))
+fn ring(entry_size: usize) -> (Front, Back) {
+    let machine = Machine::new(0);
+    let guest = machine.create_domain(16).expect("room for a guest");
+    let mut lender = machine.world(guest).lender(DomId::DOM0).expect("a new guest");
+    let mut pages = lender.alloc(1).expect("a free page");
+    lender.lend(&mut pages, Access::ReadWrite).expect("a free grant");
+    let mut mapper = machine.world(DomId::DOM0).mapper().expect("domain 0");
+    let mapped = mapper.map_ring(guest, pages.grants()).expect("a granted page");
+
+    let front = FrontRing::init(Mapped::new(pages, entry_size).expect("one page holds such entries"));
+    let back = Mapped::new(mapped, entry_size).expect("one page holds such entries");
+    (front, BackRing::attach(back).expect("a fresh ring"))
 }
 
 fn one_thread(entry_size: usize, batch: u32) -> Duration {
@@ -67,7 +81,7 @@ fn two_threads(entry_size: usize, batch: u32) -> Duration {
     start.elapsed()
 }
 
-fn submit(front: &mut FrontRing<Heap>, batch: u32, entry_size: usize) {
+fn submit(front: &mut Front, batch: u32, entry_size: usize) {
     let request = [0x5a; 112];
     for _ in 0..batch {
         front.push(&request[..entry_size]).expect("the batch fits the ring");
@@ -75,7 +89,7 @@ fn submit(front: &mut FrontRing<Heap>, batch: u32, entry_size: usize) {
     let _ = front.publish(); // the other end polls
 }
 
-fn serve(back: &mut BackRing<Heap>, entry_size: usize) -> u32 {
+fn serve(back: &mut Back, entry_size: usize) -> u32 {
     let mut request = [0; 112];
     let mut served = 0;
     while back.available().expect("a correct frontend") > 0 {
@@ -88,7 +102,7 @@ fn serve(back: &mut BackRing<Heap>, entry_size: usize) -> u32 {
     served
 }
 
-fn collect(front: &mut FrontRing<Heap>) -> u32 {
+fn collect(front: &mut Front) -> u32 {
     let mut response = [0; 16];
     let mut collected = 0;
     while front.peek(&mut response).expect("a correct backend") {
