@@ -1,2 +1,72 @@
-//! Entry point.
-fn main() {}
+//! `blkfront`: a user-space tool that drives a Xen guest's block device.
+//!
+//! ```text
+//!   cli ─▶ connect: world, probe … start ─▶ one of  info  range  copy  bench  nbd ─▶ stop, unconfigure
+//!                                             range and copy: push, pull ─▶ pipe ─▶ blkfront::Queue
+//! ```
+//!
+//! Every command gets a connected [`connect::Disk`] and leaves closing it to [`connect::with_disk`]. Limits: one disk per
+//! process; the world `linux` (real Xen) is not built yet.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod cli;
+mod connect;
+mod copy;
+mod exit;
+mod info;
+mod nbd;
+mod pipe;
+mod pull;
+mod push;
+mod range;
+mod signal;
+mod size;
+mod vdev;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+use xen_platform::{DomId, sim};
+
+use crate::{
+    cli::{Cli, Command, Xen},
+    connect::{World, with_disk},
+    signal::Stop,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("BLKFRONT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+    exit::report(run(cli))
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let stop = Stop::on_signals().context("listening for signals")?;
+    match &cli.connection.xen {
+        Xen::Sim(directory) => {
+            let world = sim::World::connect(directory, DomId(cli.connection.domain))?;
+            in_world(world, &cli, stop)
+        }
+        Xen::Linux => bail!("this version cannot use the Xen that Linux runs on; use --xen sim:DIR"),
+    }
+}
+
+fn in_world<W: World>(world: W, cli: &Cli, stop: Stop) -> anyhow::Result<()> {
+    with_disk(world, &cli.connection, 1, stop, |disk| match &cli.command {
+        Command::Info(args) => info::run(args, disk),
+        Command::Read(args) => range::read(args, disk),
+        Command::Write(args) => range::write(args, disk),
+        Command::Copy(args) => copy::run(args, disk),
+        Command::Bench(args) => bench::run(args, disk),
+        Command::Nbd(args) => nbd::run(args, disk),
+    })
+}

@@ -1,0 +1,60 @@
+//! Exit codes: what a script can tell apart.
+
+use std::process::ExitCode;
+
+/// Everything was done.
+pub(crate) const OK: u8 = 0;
+/// An I/O, connection or file error.
+pub(crate) const FAILED: u8 = 1;
+/// The command line does not make sense, or does not fit the disk. (clap uses the same code.)
+pub(crate) const USAGE: u8 = 2;
+/// `copy --verify` found a difference.
+pub(crate) const MISMATCH: u8 = 3;
+
+/// The command asks for something that cannot be: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+/// Verification found different bytes: exit code 3.
+#[derive(Debug, thiserror::Error)]
+#[error("verification failed: SHA-256 of the image is {image}, of the disk {disk}")]
+pub(crate) struct Mismatch {
+    /// Hexadecimal digest of the image file.
+    pub(crate) image: String,
+    /// Hexadecimal digest of the same range of the guest's disk.
+    pub(crate) disk: String,
+}
+
+/// The code for how the command ended; prints the error.
+pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::from(OK) };
+    eprintln!("blkfront: {error:#}");
+    ExitCode::from(code(&error))
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    if error.is::<Mismatch>() {
+        MISMATCH
+    } else if error.is::<Usage>() {
+        USAGE
+    } else {
+        FAILED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn the_code_survives_context() {
+        let usage: anyhow::Result<()> = Err(Usage("no".into()).into());
+        assert_eq!(code(&usage.context("opening").unwrap_err()), USAGE);
+        let mismatch = Mismatch { image: "1".into(), disk: "2".into() };
+        assert_eq!(code(&mismatch.into()), MISMATCH);
+        assert_eq!(code(&std::io::Error::other("disk").into()), FAILED);
+    }
+}
