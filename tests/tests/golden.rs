@@ -2,6 +2,7 @@
 //!
 //! `src/golden/*.c` are compiled with `gcc -m64` and `gcc -m32` and run; they print layouts and example messages, which are
 //! compared with ours, both ways. `arm-abi` has the 64-bit layout. Debian packages: gcc, gcc-multilib, libxen-dev.
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
     collections::HashMap,

@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_truncation, reason = "the numbers of the examples are small")]
+
 use super::*;
 use crate::{GrantRef, Segment};
 

@@ -1,4 +1,5 @@
 //! Valid requests round-trip; one broken thing gives its own error; arbitrary bytes give something.
+#![expect(clippy::cast_possible_truncation, reason = "the numbers of the examples are small")]
 
 use proptest::{collection::vec, prelude::*};
 

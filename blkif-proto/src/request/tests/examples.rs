@@ -1,4 +1,5 @@
 //! Valid requests of every kind, for breaking.
+#![expect(clippy::cast_possible_truncation, reason = "the numbers of the examples are small")]
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
