@@ -22,7 +22,10 @@ pub const REL_PATH_MAX: usize = 2048;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Kind(pub u32);
 
-#[expect(missing_docs, reason = "the names are those of xs_wire.h; docs/misc/xenstore.txt says what each does")]
+#[expect(
+    missing_docs,
+    reason = "the names are those of xs_wire.h; docs/misc/xenstore.txt says what each does"
+)]
 impl Kind {
     pub const CONTROL: Kind = Kind(0);
     pub const DIRECTORY: Kind = Kind(1);
@@ -129,7 +132,8 @@ impl Decoder {
 
     /// The next whole message, `None` when more bytes are needed. Errors: see [`Oversized`]; they stay.
     pub fn next_message(&mut self) -> Result<Option<Message>, Oversized> {
-        let Some((header, rest)) = self.bytes.get(self.taken..).and_then(<[u8]>::split_first_chunk::<HEADER_SIZE>)
+        let Some((header, rest)) =
+            self.bytes.get(self.taken..).and_then(<[u8]>::split_first_chunk::<HEADER_SIZE>)
         else {
             return Ok(None);
         };

@@ -54,6 +54,11 @@ impl SharedStore {
         self.with(|store| store.release(domain));
     }
 
+    /// See [`XenStore::is_introduced`].
+    pub fn is_introduced(&self, domain: DomId) -> bool {
+        self.lock().is_introduced(domain)
+    }
+
     /// Works on the store; then wakes those who wait for events, if there may be any. `work` must not use this value again.
     pub fn with<R>(&self, work: impl FnOnce(&mut XenStore) -> R) -> R {
         let mut store = self.lock();

@@ -5,7 +5,7 @@ fn only_introduced_domains_connect() {
     let mut bench = Bench::new();
     assert_eq!(bench.store.connect(DomId(9)), None);
     assert_eq!(bench.ask(bench.dom0, 0, Kind::IS_DOMAIN_INTRODUCED, b"9\0").unwrap(), b"F\0");
-    bench.ask(bench.dom0, 0, Kind::INTRODUCE, b"9\01234\015\0").unwrap();
+    bench.ask(bench.dom0, 0, Kind::INTRODUCE, b"9\x001234\x0015\0").unwrap();
     assert!(bench.store.connect(DomId(9)).is_some());
     assert_eq!(bench.ask(bench.dom0, 0, Kind::IS_DOMAIN_INTRODUCED, b"9\0").unwrap(), b"T\0");
     assert_eq!(bench.ask(bench.dom0, 0, Kind::GET_DOMAIN_PATH, b"9\0").unwrap(), b"/local/domain/9\0");

@@ -70,9 +70,9 @@ fn guests_do_not_manage_domains() {
     let mut bench = Bench::new();
     let guest = bench.connect(GUEST);
     for (kind, payload) in [
-        (Kind::INTRODUCE, &b"9\01\01\0"[..]),
+        (Kind::INTRODUCE, &b"9\x001\x001\0"[..]),
         (Kind::RELEASE, b"6\0"),
-        (Kind::SET_TARGET, b"5\06\0"),
+        (Kind::SET_TARGET, b"5\x006\0"),
         (Kind::RESUME, b"6\0"),
     ] {
         assert_eq!(bench.ask(guest, 0, kind, payload), Err(Errno::Acces));
@@ -85,7 +85,7 @@ fn a_device_model_has_its_targets_rights() {
     let mut bench = Bench::new();
     let (guest, model) = (bench.connect(GUEST), bench.connect(OTHER));
     bench.write(guest, "data/x", "1").unwrap();
-    bench.ask(bench.dom0, 0, Kind::SET_TARGET, b"6\05\0").unwrap();
+    bench.ask(bench.dom0, 0, Kind::SET_TARGET, b"6\x005\0").unwrap();
     assert_eq!(bench.read(model, "/local/domain/5/data/x").as_deref(), Ok("1"));
     bench.store.release(GUEST);
     bench.store.introduce(GUEST);
