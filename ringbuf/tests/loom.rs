@@ -4,6 +4,7 @@
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p ringbuf --release --test loom`
 #![cfg(loom)]
+#![expect(clippy::unwrap_used, reason = "a model fails by panicking")]
 
 use loom::sync::Notify;
 use loom::thread;
