@@ -222,22 +222,24 @@ impl Agreement {
             SegmentMode::Direct | SegmentMode::Indirect => (all_pages, entries),
         };
 
+        let indirect_used = if mode == SegmentMode::Indirect { indirect_segments } else { 0 };
         let blocks = mode == SegmentMode::Blocks;
-        let reduced =
-            |key, offered: u32, used: u32| (used < offered).then_some(Reduction { key, offered, used });
+        let reduced = |matters: bool, key, offered: u32, used: u32| {
+            (matters && used < offered).then_some(Reduction { key, offered, used })
+        };
         let reductions = [
-            reduced(keys::MAX_RING_PAGES, own.ring_pages, ring_pages),
-            reduced(keys::MULTI_QUEUE_MAX_QUEUES, own.queues, queues),
-            reduced(keys::FEATURE_PERSISTENT, own.persistent.into(), persistent.into()),
-            reduced(keys::MAX_REQUEST_SEGMENTS, own.block_segments.into(), block_segments.into()),
-            blocks.then(|| reduced(keys::MAX_REQUEST_SIZE, own.request_bytes, max_request_bytes)).flatten(),
-            blocks.then(|| reduced(keys::MAX_REQUESTS, own.requests, max_requests)).flatten(),
-            (!blocks)
-                .then(|| {
-                    let used = if mode == SegmentMode::Indirect { indirect_segments } else { 0 };
-                    reduced(keys::FEATURE_MAX_INDIRECT_SEGMENTS, own.indirect_segments.into(), used.into())
-                })
-                .flatten(),
+            reduced(true, keys::MAX_RING_PAGES, own.ring_pages, ring_pages),
+            reduced(true, keys::MULTI_QUEUE_MAX_QUEUES, own.queues, queues),
+            reduced(true, keys::FEATURE_PERSISTENT, own.persistent.into(), persistent.into()),
+            reduced(true, keys::MAX_REQUEST_SEGMENTS, own.block_segments.into(), block_segments.into()),
+            reduced(blocks, keys::MAX_REQUEST_SIZE, own.request_bytes, max_request_bytes),
+            reduced(blocks, keys::MAX_REQUESTS, own.requests, max_requests),
+            reduced(
+                !blocks,
+                keys::FEATURE_MAX_INDIRECT_SEGMENTS,
+                own.indirect_segments.into(),
+                indirect_used.into(),
+            ),
         ];
         Agreement {
             abi,

@@ -56,8 +56,8 @@ impl RequestMaxima {
 pub(super) struct RingShape {
     pub(super) dialect: RingDialect,
     pub(super) pages: u32,
-    /// The key that says how many, for the ring of one page that may be written either way.
-    numbered_by: Option<&'static str>,
+    /// A key says how many, be it only one.
+    told: bool,
 }
 
 impl RingShape {
@@ -66,19 +66,19 @@ impl RingShape {
         keys: &mut Reader<impl FnMut(&str) -> Option<V>>,
         max: u32,
     ) -> Result<RingShape, RecordError> {
-        let shape = |dialect, pages, key| Ok(RingShape { dialect, pages, numbered_by: Some(key) });
+        let told = |dialect, pages| Ok(RingShape { dialect, pages, told: true });
         if let Some(order) = keys.within(RING_PAGE_ORDER, 0, max.max(1).ilog2())? {
-            return shape(RingDialect::Order, 1 << order, RING_PAGE_ORDER);
+            return told(RingDialect::Order, 1 << order);
         }
         if let Some(pages) = keys.within(NUM_RING_PAGES, 1, max)? {
             if !pages.is_power_of_two() {
                 return Err(unexpected(NUM_RING_PAGES, &format!("{pages}"), "a power of two"));
             }
-            return shape(RingDialect::NumPages, pages, NUM_RING_PAGES);
+            return told(RingDialect::NumPages, pages);
         }
         match keys.within(RING_PAGES, 1, max)? {
-            Some(pages) => shape(RingDialect::Pages2010, pages, RING_PAGES),
-            None => Ok(RingShape { dialect: RingDialect::Order, pages: 1, numbered_by: None }),
+            Some(pages) => told(RingDialect::Pages2010, pages),
+            None => Ok(RingShape { dialect: RingDialect::Order, pages: 1, told: false }),
         }
     }
 
@@ -101,7 +101,7 @@ impl RingShape {
         // `ring-ref`; without such a key, a `ring-ref0` is an earlier driver's.
         let key = format!("{prefix}{RING_REF}");
         let mut value = keys.number32(&key)?;
-        if value.is_none() && self.numbered_by.is_some() && self.dialect != RingDialect::Pages2010 {
+        if value.is_none() && self.told && self.dialect != RingDialect::Pages2010 {
             value = keys.number32(&format!("{prefix}{RING_REF}0"))?;
         }
         Ok(Vec::from([GrantRef(required(&key, value)?)]))
