@@ -64,9 +64,9 @@ struct Shared {
 }
 
 /// One process that is connected.
-struct Client {
-    shared: Arc<Shared>,
-    socket: Arc<UnixStream>,
+struct Client<'a> {
+    shared: &'a Shared,
+    socket: &'a UnixStream,
     owner: Owner,
 }
 
@@ -151,7 +151,12 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
         let socket = Arc::new(socket);
         let (shared, theirs) = (shared.clone(), socket.clone());
         // Without a thread for it, the connection is dropped, which the process sees.
-        if let Ok(thread) = spawn("sim-client", move || serve(shared, theirs)) {
+        let work = move || {
+            serve(&shared, &theirs);
+            // The list below still holds the socket; its process is not to wait for what will not come.
+            let _ = theirs.shutdown(Shutdown::Both);
+        };
+        if let Ok(thread) = spawn("sim-client", work) {
             clients.push((socket, thread));
         }
     }
@@ -162,8 +167,8 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
 }
 
 /// Answers one process until it is gone.
-fn serve(shared: Arc<Shared>, socket: Arc<UnixStream>) {
-    let Ok(Some((words, _))) = packet::receive(&*socket) else { return };
+fn serve(shared: &Shared, socket: &UnixStream) {
+    let Ok(Some((words, _))) = packet::receive(socket) else { return };
     let greeting = match Ask::parse(&words) {
         Some(Ask::Hello { version: VERSION, dom }) => Ok(dom),
         Some(Ask::Hello { .. }) => Err(Refusal::Version(VERSION)),
@@ -172,15 +177,15 @@ fn serve(shared: Arc<Shared>, socket: Arc<UnixStream>) {
     let dom = match greeting {
         Ok(dom) => dom,
         Err(refusal) => {
-            let _ = packet::send(&*socket, &Answer::Refused(refusal).words(), &[]);
+            let _ = packet::send(socket, &Answer::Refused(refusal).words(), &[]);
             return;
         }
     };
     let owner = shared.machine.lock().model.start_process(dom);
     let client = Client { shared, socket, owner };
-    let mut sent = packet::send(&*client.socket, &Answer::Done.words(), &[]);
+    let mut sent = packet::send(client.socket, &Answer::Done.words(), &[]);
     while sent.is_ok() {
-        let Ok(Some((words, _))) = packet::receive(&*client.socket) else { break };
+        let Ok(Some((words, _))) = packet::receive(client.socket) else { break };
         sent = match Ask::parse(&words) {
             Some(ask) => client.answer(ask),
             None => client.refuse(Refusal::Garbled),
@@ -190,19 +195,19 @@ fn serve(shared: Arc<Shared>, socket: Arc<UnixStream>) {
     client.shared.forget(closed);
 }
 
-impl Client {
+impl Client<'_> {
     fn answer(&self, ask: Ask) -> Result<(), Errno> {
         match self.act(ask) {
             Ok((answer, fds)) => {
                 let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-                packet::send(&*self.socket, &answer.words(), &fds)
+                packet::send(self.socket, &answer.words(), &fds)
             }
             Err(refusal) => self.refuse(refusal),
         }
     }
 
     fn refuse(&self, refusal: Refusal) -> Result<(), Errno> {
-        packet::send(&*self.socket, &Answer::Refused(refusal).words(), &[])
+        packet::send(self.socket, &Answer::Refused(refusal).words(), &[])
     }
 
     fn act(&self, ask: Ask) -> Result<(Answer, Vec<OwnedFd>), Refusal> {

@@ -2,10 +2,13 @@ use super::*;
 
 const END: End = (DomId(1), Port(1));
 
-fn history(seed: u64, faults: Faults) -> (Vec<Delivery>, Vec<Option<usize>>, Vec<bool>, Vec<Vec<End>>) {
+/// Deliveries, spurious events, refused maps and late arrivals.
+type History = (Vec<Delivery>, Vec<Option<usize>>, Vec<bool>, Vec<Vec<End>>);
+
+fn history(seed: u64, faults: Faults) -> History {
     let mut luck = Luck::new(seed);
     luck.set(faults);
-    let mut history = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut history = History::default();
     for _ in 0..200 {
         luck.step();
         history.0.push(luck.delivery(END));
