@@ -27,11 +27,11 @@ pub fn draw(table: &Table, file: &Path) -> Result<()> {
     let fail = |error: &dyn std::fmt::Display| anyhow!("cannot draw {}: {error}", file.display());
     root.fill(&WHITE).map_err(|e| fail(&e))?;
     let (left, right) = root.split_horizontally(550);
-    let panels: [(_, &str, Figure); 2] = [
-        (left, "4 KiB random reads per second", |s| s.iops),
-        (right, "median latency, microseconds", |s| s.p50_us),
+    let panels: [(_, &str, SeriesLabelPosition, Figure); 2] = [
+        (left, "4 KiB random reads per second", SeriesLabelPosition::LowerRight, |s| s.iops),
+        (right, "median latency, microseconds", SeriesLabelPosition::UpperLeft, |s| s.p50_us),
     ];
-    for (area, title, get) in panels {
+    for (area, title, legend, get) in panels {
         let lines: Vec<_> =
             SERIES.iter().map(|&(who, colour)| (who, colour, line(table, who, get))).collect();
         let (depths, values) = bounds(lines.iter().flat_map(|(_, _, points)| points))
@@ -66,6 +66,7 @@ pub fn draw(table: &Table, file: &Path) -> Result<()> {
         }
         chart
             .configure_series_labels()
+            .position(legend)
             .background_style(WHITE.mix(0.8))
             .border_style(RGBColor(200, 200, 200))
             .draw()
