@@ -1,1 +1,80 @@
-//! The whole program.
+//! The whole program, for any world.
+
+use std::{future::Future, io, path::Path, sync::Arc};
+
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    time::Instant,
+};
+use xen_platform::BackWorld;
+
+use crate::{
+    config::Config,
+    control::{self, ControlError, device::Context, store::Store, workers::Workers},
+    data::{inflight::InFlight, queue::MappingOf},
+    storage::{Engine, Storage},
+};
+
+/// Why the daemon ends before it is told to, or does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// XenStore cannot be reached.
+    #[error("cannot connect to XenStore: {0}")]
+    Store(io::Error),
+    /// No threads can be started.
+    #[error("cannot start workers: {0}")]
+    Workers(io::Error),
+    /// It ran, and failed.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
+
+/// Serves the disks of `world` until `shutdown` is done, then lets the guests close and returns.
+///
+/// `store` is the path of xenstored's socket; without one it is the system's. Runs on the caller's tokio runtime, for which
+/// one thread is enough, and starts its worker threads itself. Errors: no XenStore, no threads, or a loss of either.
+///
+/// ```no_run
+/// # async fn example(world: xen_platform::sim::World) -> Result<(), blkback::daemon::DaemonError> {
+/// use blkback::{config::Config, daemon};
+/// let shutdown = async { _ = tokio::signal::ctrl_c().await };
+/// daemon::run(world, None, Config::default(), shutdown).await
+/// # }
+/// ```
+pub async fn run<W: BackWorld>(
+    world: W,
+    store: Option<&Path>,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), DaemonError> {
+    let (_, never) = unbounded_channel();
+    run_with(world, store, config, Engine::new, never, shutdown).await
+}
+
+/// [`run`] with another storage, made once on each worker thread, and a signal to measure all images again.
+pub async fn run_with<W, S, F>(
+    world: W,
+    store: Option<&Path>,
+    config: Config,
+    storage: F,
+    measure: UnboundedReceiver<()>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), DaemonError>
+where
+    W: BackWorld,
+    S: Storage<InFlight<MappingOf<W>>>,
+    F: Fn() -> io::Result<S> + Clone + Send + 'static,
+{
+    let store = Store::connect(store).await.map_err(DaemonError::Store)?;
+    let (send_end, ends) = unbounded_channel();
+    let workers = Workers::start(&world, storage, config.workers(), config.poll(), &send_end)
+        .map_err(DaemonError::Workers)?;
+    let context = Arc::new(Context {
+        store,
+        base: format!("/local/domain/{}/backend", config.daemon.domain),
+        config,
+        workers: Arc::new(workers),
+        start: Instant::now(),
+    });
+    Ok(control::run(context, ends, measure, shutdown).await?)
+}

@@ -1,1 +1,179 @@
-//! The control plane.
+//! The control plane: finds devices, and runs one task for each.
+//!
+//! ```text
+//!   watch: backend/<kind>, frontend/state        workers: started, drained, broken
+//!            └──────────────┬───────────────────────────────┘
+//!                        device ──event──▶ vbd ──actions──▶ device ──▶ publish, connection
+//! ```
+//!
+//! [`vbd`] decides, [`device`] does; [`store`] is XenStore, [`watch`] collapses what it says, [`publish`] writes, [`disk`]
+//! chooses the image, [`connection`] and [`workers`] reach the data plane. A guest can wake its own device's task as often as
+//! it likes, and nothing else.
+
+use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    task::JoinSet,
+    time::{interval, timeout},
+};
+use tracing::{error, info, warn};
+
+pub mod connection;
+pub mod device;
+pub mod disk;
+pub mod publish;
+mod socket;
+pub mod store;
+pub mod vbd;
+pub mod watch;
+pub mod workers;
+
+use device::{Context, Device, DeviceHandle};
+use store::DeviceId;
+use watch::Changes;
+
+/// How often XenStore is asked whether it is still there.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Why the control plane ends before it is told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// XenStore is gone.
+    #[error("XenStore is lost: {0}")]
+    Store(#[from] io::Error),
+    /// A worker thread ended.
+    #[error("a worker ended: {0}")]
+    Worker(String),
+}
+
+struct Control {
+    context: Arc<Context>,
+    devices: HashMap<DeviceId, DeviceHandle>,
+    tasks: JoinSet<(DeviceId, io::Result<()>)>,
+}
+
+/// Serves every device there is or comes, until `shutdown`; then lets all guests close. `measure` yields whenever all images
+/// are to be measured again.
+pub async fn run(
+    context: Arc<Context>,
+    mut ends: UnboundedReceiver<Result<(), String>>,
+    mut measure: UnboundedReceiver<()>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ControlError> {
+    let changes = Changes::default();
+    let mut watches = Vec::new();
+    for kind in &context.config.daemon.kinds {
+        watches.push(changes.watch(&context.store, &context.base, kind).await?);
+    }
+    let mut control =
+        Control { context: Arc::clone(&context), devices: HashMap::new(), tasks: JoinSet::new() };
+    let mut heartbeat = interval(HEARTBEAT);
+    let mut shutdown = std::pin::pin!(shutdown);
+    let resize = context.config.daemon.resize_check_s;
+    let mut resize_check =
+        interval(Duration::from_secs(if resize == 0 { u64::from(u32::MAX) } else { resize }));
+    info!(kinds = ?context.config.daemon.kinds, base = context.base, "ready");
+    loop {
+        tokio::select! {
+            (devices, all) = changes.take() => {
+                devices.into_iter().for_each(|id| control.look(id));
+                if all {
+                    control.scan().await?;
+                }
+            }
+            Some(joined) = control.tasks.join_next() => control.ended(joined)?,
+            _ = resize_check.tick() => control.devices.values().for_each(DeviceHandle::measure),
+            Some(()) = measure.recv() => control.devices.values().for_each(DeviceHandle::measure),
+            _ = heartbeat.tick() => {
+                context.store.read(&context.base).await?;
+            }
+            Some(end) = ends.recv() => {
+                return Err(ControlError::Worker(end.err().unwrap_or_else(|| "without a reason".into())));
+            }
+            () = &mut shutdown => break,
+        }
+    }
+    control.shut_down().await
+}
+
+impl Control {
+    /// Something changed at a device: one that is known looks, another gets a task.
+    fn look(&mut self, id: DeviceId) {
+        match self.devices.get(&id) {
+            Some(handle) => handle.look(),
+            None => self.adopt(id),
+        }
+    }
+
+    fn adopt(&mut self, id: DeviceId) {
+        let (device, handle) = Device::new(Arc::clone(&self.context), id.clone());
+        self.devices.insert(id.clone(), handle);
+        self.tasks.spawn(async move { (id, device.run().await) });
+    }
+
+    /// Finds all devices, and lets those look that may be gone.
+    async fn scan(&mut self) -> io::Result<()> {
+        let store = self.context.store.clone();
+        self.devices.values().for_each(DeviceHandle::look);
+        for kind in self.context.config.daemon.kinds.clone() {
+            let path = format!("{}/{kind}", self.context.base);
+            for domain in store.list(&path).await? {
+                for device in store.list(&format!("{path}/{domain}")).await? {
+                    let path = format!("{path}/{domain}/{device}");
+                    if let Some(id) = DeviceId::of_path(&self.context.base, &path)
+                        && !self.devices.contains_key(&id)
+                    {
+                        self.adopt(id);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A device's task has ended.
+    fn ended(
+        &mut self,
+        joined: Result<(DeviceId, io::Result<()>), tokio::task::JoinError>,
+    ) -> Result<(), ControlError> {
+        match joined {
+            Ok((id, Ok(()))) => {
+                // What changed while it ended is for its successor.
+                if self.devices.remove(&id).is_some_and(|handle| handle.is_stale()) {
+                    self.adopt(id);
+                }
+                Ok(())
+            }
+            Ok((_, Err(error))) => Err(error.into()),
+            Err(error) => {
+                error!(%error, "a device's task failed");
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets every guest close, and waits for all of them, but not for ever.
+    async fn shut_down(mut self) -> Result<(), ControlError> {
+        info!(devices = self.devices.len(), "shutting down");
+        self.devices.values().for_each(DeviceHandle::shut_down);
+        let patience = Duration::from_secs(self.context.config.daemon.shutdown_s + 5);
+        let all = async {
+            while let Some(joined) = self.tasks.join_next().await {
+                match joined {
+                    Ok((_, Err(error))) => return Err(error.into()),
+                    Ok((_, Ok(()))) => {}
+                    Err(error) => error!(%error, "a device's task failed"),
+                }
+            }
+            Ok(())
+        };
+        match timeout(patience, all).await {
+            Ok(result) => result,
+            Err(_) => {
+                warn!("some devices did not come to an end");
+                Ok(())
+            }
+        }
+    }
+}

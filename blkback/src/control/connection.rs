@@ -1,0 +1,157 @@
+//! A device's rings while they are being started, served or drained.
+
+use std::sync::Arc;
+
+use blkif_proto::{Agreement, GrantRef, Limits, keys::QueueRecord};
+use tracing::warn;
+use xen_platform::{DomId, Port};
+
+use super::{
+    vbd::{Event, StartFailure},
+    workers::{Route, Sink, Workers},
+};
+use crate::{
+    config::Strategy,
+    data::{
+        handle::Report,
+        queue::{QueueKey, QueueSpec, StartError},
+    },
+    stats::QueueStats,
+    storage::Image,
+};
+
+/// What all queues of a connection have in common.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The guest.
+    pub dom: DomId,
+    /// What was negotiated.
+    pub agreement: Agreement,
+    /// What requests may be.
+    pub limits: Limits,
+    /// How data moves.
+    pub strategy: Strategy,
+    /// Pages kept mapped for each queue at most.
+    pub cache_pages: usize,
+    /// An earlier daemon may have served the rings.
+    pub used: bool,
+    /// The disk.
+    pub image: Arc<Image>,
+}
+
+/// All queues of one device, from their start to their end. A device that connects again gets a new one.
+pub struct Connection {
+    route: Route,
+    workers: Arc<Workers>,
+    queues: Vec<Held>,
+    starting: usize,
+    failure: Option<StartFailure>,
+}
+
+struct Held {
+    key: QueueKey,
+    thread: usize,
+    stats: Arc<QueueStats>,
+}
+
+impl Connection {
+    /// Orders all queues to be served; the outcome comes through `sink`.
+    pub fn start(workers: &Arc<Workers>, terms: &Terms, queues: &[QueueRecord], sink: Sink) -> Self {
+        let mut connection = Self {
+            route: workers.route(sink),
+            workers: Arc::clone(workers),
+            queues: Vec::new(),
+            starting: 0,
+            failure: None,
+        };
+        for (queue, record) in (0..).zip(queues) {
+            let key = QueueKey { connection: connection.route.connection(), queue };
+            let stats = Arc::new(QueueStats::default());
+            let spec = QueueSpec {
+                key,
+                dom: terms.dom,
+                ring_refs: record.ring_refs.iter().map(|gref| GrantRef(gref.0)).collect(),
+                port: Port(record.event_channel),
+                limits: terms.limits,
+                strategy: terms.strategy,
+                persistent: terms.agreement.persistent,
+                cache_pages: terms.cache_pages,
+                used: terms.used,
+                image: Arc::clone(&terms.image),
+                stats: Arc::clone(&stats),
+            };
+            match workers.serve(spec) {
+                Some(thread) => {
+                    connection.starting += 1;
+                    connection.queues.push(Held { key, thread, stats });
+                }
+                None => connection.fail(key, &StartError::NoWorker),
+            }
+        }
+        connection
+    }
+
+    /// Orders all queues to come to an end.
+    pub fn drain(&self) {
+        for held in &self.queues {
+            if !self.workers.drain(held.thread, held.key) {
+                warn!(key = ?held.key, "no worker to drain the queue");
+            }
+        }
+    }
+
+    /// Takes a report in. The event, if that was the last of what was waited for, and whether the connection is over.
+    pub fn take(&mut self, report: Report) -> (Option<Event>, bool) {
+        match report {
+            Report::Started(key, outcome) if self.has(key) => {
+                self.starting -= 1;
+                if let Err(error) = outcome {
+                    self.queues.retain(|held| held.key != key);
+                    self.fail(key, &error);
+                }
+                match (self.starting, &self.failure) {
+                    (0, None) => (Some(Event::Started(Ok(()))), false),
+                    (0, Some(_)) => {
+                        self.drain();
+                        self.ended()
+                    }
+                    _ => (None, false),
+                }
+            }
+            Report::Drained(key) if self.has(key) => {
+                self.queues.retain(|held| held.key != key);
+                self.ended()
+            }
+            Report::Broken(key, text) if self.has(key) => {
+                (Some(Event::Broken(format!("queue {}: {text}", key.queue))), false)
+            }
+            _ => (None, false),
+        }
+    }
+
+    /// What the queues have carried.
+    pub fn stats(&self) -> impl Iterator<Item = &Arc<QueueStats>> {
+        self.queues.iter().map(|held| &held.stats)
+    }
+
+    fn ended(&mut self) -> (Option<Event>, bool) {
+        if !self.queues.is_empty() || self.starting > 0 {
+            return (None, false);
+        }
+        let event = self.failure.take().map_or(Event::Drained, |failure| Event::Started(Err(failure)));
+        (Some(event), true)
+    }
+
+    fn has(&self, key: QueueKey) -> bool {
+        self.queues.iter().any(|held| held.key == key)
+    }
+
+    /// Remembers why; a reason that lasts counts more than one that may pass.
+    fn fail(&mut self, key: QueueKey, error: &StartError) {
+        let failure =
+            StartFailure { text: format!("queue {}: {error}", key.queue), may_pass: error.may_pass() };
+        if self.failure.as_ref().is_none_or(|known| known.may_pass) {
+            self.failure = Some(failure);
+        }
+    }
+}

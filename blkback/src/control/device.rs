@@ -1,0 +1,462 @@
+//! One device's task: feeds [`vbd`](super::vbd) with what it sees, and does what that says. Each device has its own, so
+//! that none waits for another's image, drain or guest.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release},
+    },
+    time::Duration,
+};
+
+use blkif_proto::{
+    Abi, Agreement,
+    keys::{self, BackendFeatures, FrontendRecord, Hotplug, ToolstackBackend},
+    xenbus::State,
+};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::spawn_blocking,
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, error, info, warn};
+use xen_platform::DomId;
+
+use super::{
+    connection::{Connection, Terms},
+    disk::{self, Choice},
+    publish::{self, Publisher},
+    store::{DeviceId, Store, Watch},
+    vbd::{Action, Event, Script, Seen, StartFailure, Vbd},
+    workers::Workers,
+};
+use crate::{
+    config::{Config, Strategy},
+    data::handle::Report,
+    storage::Image,
+};
+
+/// What all devices share.
+pub struct Context {
+    /// XenStore.
+    pub store: Store,
+    /// `/local/domain/<own>/backend`.
+    pub base: String,
+    /// The configuration.
+    pub config: Config,
+    /// The data plane.
+    pub workers: Arc<Workers>,
+    /// Where the time of [`Vbd::step`] starts.
+    pub start: Instant,
+}
+
+/// News for a device's task.
+enum Message {
+    /// Nodes changed.
+    Look,
+    /// The image may have another size.
+    Measure,
+    /// A worker reports.
+    Report(Report),
+    /// The image is open, or why not.
+    Opened(Result<Arc<Image>, String>),
+    /// The daemon ends.
+    Shutdown,
+}
+
+/// The control plane's grip on a device's task.
+#[derive(Clone)]
+pub struct DeviceHandle {
+    inbox: UnboundedSender<Message>,
+    /// A look is on its way: no second one is sent.
+    looking: Arc<AtomicBool>,
+}
+
+impl DeviceHandle {
+    /// Something changed in the device's directories. However often: one message waits.
+    pub fn look(&self) {
+        if !self.looking.swap(true, AcqRel) {
+            self.send(Message::Look);
+        }
+    }
+
+    /// The image may have another size.
+    pub fn measure(&self) {
+        self.send(Message::Measure);
+    }
+
+    /// The daemon ends.
+    pub fn shut_down(&self) {
+        self.send(Message::Shutdown);
+    }
+
+    /// True when a change was noted that the task has not looked at.
+    pub fn is_stale(&self) -> bool {
+        self.looking.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    fn send(&self, message: Message) {
+        // A task that has ended has no use for news.
+        _ = self.inbox.send(message);
+    }
+}
+
+/// A device's task.
+pub struct Device {
+    context: Arc<Context>,
+    id: DeviceId,
+    dir: String,
+    publisher: Publisher,
+    inbox: UnboundedReceiver<Message>,
+    handle: DeviceHandle,
+    vbd: Vbd,
+    record: Option<ToolstackBackend>,
+    frontend: Option<(String, Watch)>,
+    choice: Option<Choice>,
+    image: Option<Arc<Image>>,
+    offered: BackendFeatures,
+    connection: Option<Connection>,
+    wake: Option<Duration>,
+    /// The text in our error nodes.
+    blamed: Option<String>,
+}
+
+impl Device {
+    /// A device's task, yet to be run, and its handle, with a look on its way.
+    pub fn new(context: Arc<Context>, id: DeviceId) -> (Self, DeviceHandle) {
+        let (send, inbox) = unbounded_channel();
+        let handle = DeviceHandle { inbox: send, looking: Arc::default() };
+        handle.look();
+        let device = Self {
+            dir: id.dir(&context.base),
+            publisher: Publisher::new(context.store.clone(), &context.base, &id),
+            vbd: Vbd::new(Duration::from_secs(context.config.daemon.shutdown_s)),
+            context,
+            id,
+            inbox,
+            handle: handle.clone(),
+            record: None,
+            frontend: None,
+            choice: None,
+            image: None,
+            offered: BackendFeatures::ORIGINAL,
+            connection: None,
+            wake: None,
+            blamed: None,
+        };
+        (device, handle)
+    }
+
+    /// Lives until the device is gone. Errors: XenStore is lost.
+    pub async fn run(mut self) -> io::Result<()> {
+        loop {
+            let event = match self.next().await {
+                Some(message) => self.event(message).await?,
+                None => Some(Event::Tick),
+            };
+            let Some(event) = event else { continue };
+            if !self.step(event).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next message; none when it is time to wake.
+    async fn next(&mut self) -> Option<Message> {
+        let Some(wake) = self.wake else { return self.inbox.recv().await };
+        tokio::select! {
+            message = self.inbox.recv() => message,
+            () = sleep_until(self.context.start + wake) => {
+                self.wake = None;
+                None
+            }
+        }
+    }
+
+    /// Takes an event and everything that follows from it at once. False when the device is to be forgotten.
+    async fn step(&mut self, event: Event) -> io::Result<bool> {
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            debug!(device = %self.id, ?event);
+            let now = self.context.start.elapsed();
+            let (vbd, actions) = std::mem::replace(&mut self.vbd, Vbd::new(Duration::ZERO)).step(event, now);
+            self.vbd = vbd;
+            for action in actions {
+                if action == Action::Forget {
+                    self.forget().await?;
+                    return Ok(false);
+                }
+                next = match self.perform(action).await {
+                    Err(error) if super::store::is_lost(&error) => return Err(error),
+                    Err(error) => {
+                        error!(device = %self.id, %error, "XenStore");
+                        None
+                    }
+                    Ok(event) => event,
+                }
+                .or(next);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn event(&mut self, message: Message) -> io::Result<Option<Event>> {
+        match message {
+            Message::Look => {
+                self.handle.looking.store(false, Release);
+                match self.look().await {
+                    Err(error) if super::store::is_lost(&error) => Err(error),
+                    Err(error) => {
+                        error!(device = %self.id, %error, "XenStore");
+                        Ok(None)
+                    }
+                    Ok(seen) => Ok(seen.map(Event::Seen)),
+                }
+            }
+            Message::Measure => Ok(self.measure()),
+            Message::Report(report) => {
+                let Some(connection) = &mut self.connection else { return Ok(None) };
+                let (event, over) = connection.take(report);
+                if over {
+                    self.connection = None;
+                }
+                Ok(event)
+            }
+            Message::Opened(Ok(image)) => {
+                self.image = Some(image);
+                Ok(Some(Event::Opened(Ok(()))))
+            }
+            Message::Opened(Err(text)) => Ok(Some(Event::Opened(Err(text)))),
+            Message::Shutdown => Ok(Some(Event::Shutdown)),
+        }
+    }
+
+    /// Reads the nodes. `None` when the toolstack is not done with them.
+    async fn look(&mut self) -> io::Result<Option<Seen>> {
+        let store = self.context.store.clone();
+        let Some(own) = store.read(&format!("{}/{}", self.dir, keys::STATE)).await? else {
+            return Ok(Some(Seen {
+                own: None,
+                online: false,
+                frontend: State::Unknown,
+                script: Script::None,
+            }));
+        };
+        let record = match store.record(&self.dir, |lookup| ToolstackBackend::parse(lookup)).await? {
+            Ok(record) => record,
+            Err(error) => {
+                // Half made, or badly: if it stays so, this tells why nothing happens.
+                self.blame(&error.to_string()).await?;
+                return Ok(None);
+            }
+        };
+        if self.vbd.is_new() && self.blamed.is_some() {
+            self.absolve().await?;
+        }
+        let path = format!("{}/{}", record.frontend, keys::STATE);
+        if self.frontend.as_ref().is_none_or(|(watched, _)| *watched != path) {
+            let handle = self.handle.clone();
+            let watch = store.watch(&path, move |_| handle.look()).await?;
+            self.frontend = Some((path.clone(), watch));
+        }
+        let frontend = State::of_node(store.read(&path).await?);
+        let scripted = record.script.is_some() && !self.context.config.daemon.ignore_hotplug;
+        let script = match (&record.hotplug, scripted) {
+            (_, false) => Script::None,
+            (Hotplug::Waiting, true) => Script::Running,
+            (Hotplug::Connected, true) => Script::Done,
+            (Hotplug::Failed(_), true) => Script::Failed,
+        };
+        let online = record.online;
+        self.record = Some(record);
+        // A rewritten `params` means a new size, or a new medium of which at least the size is new.
+        self.handle.measure();
+        Ok(Some(Seen { own: Some(State::of_node(Some(own))), online, frontend, script }))
+    }
+
+    fn measure(&mut self) -> Option<Event> {
+        let image = self.image.as_ref()?;
+        match image.refresh() {
+            Ok(false) => None,
+            Ok(true) => {
+                info!(device = %self.id, sectors = image.sectors(), "the image has another size");
+                Some(Event::Resized)
+            }
+            Err(error) => {
+                warn!(device = %self.id, image = %image.name().display(), %error, "cannot measure the image");
+                None
+            }
+        }
+    }
+
+    /// Does what an action says. The event, if it has an answer at once.
+    async fn perform(&mut self, action: Action) -> io::Result<Option<Event>> {
+        let there = match action {
+            Action::Open => return Ok(self.open()),
+            Action::Start { used } => return self.start(used).await,
+            Action::Shut => {
+                self.image = None;
+                true
+            }
+            Action::Drain => {
+                if let Some(connection) = &self.connection {
+                    connection.drain();
+                }
+                true
+            }
+            Action::Offer => {
+                self.offered = self.features().await?;
+                self.publisher.offer(&self.offered, None).await?
+            }
+            Action::Announce => {
+                let disk = self.image.as_deref().zip(self.record.as_ref());
+                let disk = disk.map(|(image, record)| publish::disk(image, record));
+                self.publisher.offer(&self.offered, disk.as_ref()).await?
+            }
+            Action::AnnounceSize => match self.image.as_ref().map(|image| image.sectors()) {
+                // No guest takes a disk of nothing; its requests fail without being told.
+                Some(sectors) if sectors > 0 => self.publisher.size(sectors, self.vbd.state()).await?,
+                _ => true,
+            },
+            Action::SetState(state) => {
+                info!(device = %self.id, %state);
+                self.publisher.state(state).await?
+            }
+            Action::Report(text) => {
+                self.blame(&text).await?;
+                true
+            }
+            Action::Absolve => {
+                self.absolve().await?;
+                true
+            }
+            Action::Wake(at) => {
+                self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+                true
+            }
+            Action::Forget => true,
+        };
+        if !there {
+            self.handle.look();
+        }
+        Ok(None)
+    }
+
+    fn open(&mut self) -> Option<Event> {
+        let record = self.record.as_ref()?;
+        let choice = match disk::choose(record, &self.id.device, &self.context.config) {
+            Ok(choice) => choice,
+            Err(error) => return Some(Event::Opened(Err(error.to_string()))),
+        };
+        self.choice = Some(choice.clone());
+        let inbox = self.handle.clone();
+        // Opening may block for as long as a file server is away.
+        spawn_blocking(move || {
+            let opened = choice.open().map(Arc::new).map_err(|error| error.to_string());
+            inbox.send(Message::Opened(opened));
+        });
+        None
+    }
+
+    /// Reads the frontend's keys, once each, and orders its rings to be served.
+    async fn start(&mut self, used: bool) -> io::Result<Option<Event>> {
+        let failed = |text| Ok(Some(Event::Started(Err(StartFailure { text, may_pass: false }))));
+        let (Some(record), Some(image)) = (&self.record, &self.image) else {
+            return failed("the image is not open".into());
+        };
+        self.offered = self.features().await?;
+        let offered = self.offered;
+        let parse = |lookup: &mut dyn FnMut(&str) -> Option<String>| FrontendRecord::parse(lookup, &offered);
+        let frontend = match self.context.store.record(&record.frontend, parse).await? {
+            Ok(frontend) => frontend,
+            Err(error) => return failed(format!("{}: {error}", record.frontend)),
+        };
+        let agreement = Agreement::between(&offered.capacity(), &frontend.capacity(), frontend.abi);
+        for reduction in agreement.reductions() {
+            info!(device = %self.id, key = reduction.key, offered = reduction.offered, used = reduction.used, "reduced");
+        }
+        let terms = Terms {
+            dom: DomId(record.frontend_id),
+            agreement,
+            limits: agreement.limits(&publish::disk(image, record), offered.operations),
+            strategy: self.strategy(),
+            cache_pages: self.context.config.offer.persistent_pages,
+            used,
+            image: Arc::clone(image),
+        };
+        info!(
+            device = %self.id,
+            image = %image.name().display(),
+            abi = agreement.abi.as_protocol(),
+            queues = agreement.queues,
+            ring_pages = agreement.ring_pages,
+            segments = agreement.max_segments,
+            mode = agreement.mode.as_str(),
+            persistent = agreement.persistent,
+            strategy = ?terms.strategy,
+            "connecting",
+        );
+        let handle = self.handle.clone();
+        let sink = Box::new(move |report| handle.send(Message::Report(report)));
+        self.connection = Some(Connection::start(&self.context.workers, &terms, &frontend.queues, sink));
+        Ok(None)
+    }
+
+    async fn features(&self) -> io::Result<BackendFeatures> {
+        let mut protocol = None;
+        let settings = match (&self.choice, &self.record) {
+            (Some(choice), _) => choice.settings.clone(),
+            (None, Some(record)) => {
+                self.context.config.disk(record.frontend_id, &self.id.device, record.dev.as_deref())
+            }
+            (None, None) => self.context.config.disk.clone(),
+        };
+        if let Some(record) = &self.record {
+            let path = format!("{}/{}", record.frontend, keys::PROTOCOL);
+            protocol = self.context.store.read(&path).await?.and_then(|name| Abi::from_protocol(&name));
+        }
+        let image = self.image.as_deref();
+        Ok(publish::features(&self.context.config.offer, &settings, self.strategy(), image, protocol))
+    }
+
+    fn strategy(&self) -> Strategy {
+        let own = self.choice.as_ref().and_then(|choice| choice.settings.strategy);
+        own.or(self.context.config.daemon.strategy).unwrap_or(Strategy::Copy)
+    }
+
+    async fn blame(&mut self, text: &str) -> io::Result<()> {
+        if self.blamed.as_deref() == Some(text) {
+            return Ok(());
+        }
+        error!(device = %self.id, "{text}");
+        self.blamed = Some(text.to_owned());
+        self.publisher.blame(text, self.is_unscripted()).await?;
+        Ok(())
+    }
+
+    async fn absolve(&mut self) -> io::Result<()> {
+        if self.blamed.take().is_some() {
+            self.publisher.absolve(self.is_unscripted()).await?;
+        }
+        Ok(())
+    }
+
+    /// True when no script reports to the toolstack.
+    fn is_unscripted(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.script.is_none())
+    }
+
+    async fn forget(&mut self) -> io::Result<()> {
+        if self.record.is_some() {
+            info!(device = %self.id, "gone");
+        }
+        if self.blamed.is_some() {
+            self.publisher.forget_error().await?;
+        }
+        if self.context.config.daemon.remove_closed && self.vbd.state() == State::Closed {
+            self.publisher.remove().await?;
+        }
+        Ok(())
+    }
+}

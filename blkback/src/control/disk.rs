@@ -1,0 +1,154 @@
+//! Which image a device gets: what the toolstack names, unless the configuration says otherwise.
+
+use std::path::{Path, PathBuf};
+
+use blkif_proto::keys::ToolstackBackend;
+
+use crate::{
+    config::{Config, DiskConfig},
+    storage::{Image, ImageError, ImageOptions},
+};
+
+/// What is to be opened, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The image.
+    pub source: Source,
+    /// How to open it.
+    pub options: ImageOptions,
+    /// The settings that applied.
+    pub settings: DiskConfig,
+}
+
+/// Where the sectors come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file or block device.
+    Path(PathBuf),
+    /// Nowhere: a null disk of so many bytes.
+    Null(u64),
+}
+
+/// Why a device has no image.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChoiceError {
+    /// No medium is named.
+    #[error("params: nothing to serve")]
+    Nothing,
+    /// The format is not served.
+    #[error("params: images of format {0} are not served, only raw ones")]
+    Format(String),
+    /// A null disk's size cannot be read.
+    #[error("params: {0:?} is no size: digits, and K, M, G or T")]
+    Size(String),
+}
+
+/// Chooses the image of the device numbered `device`.
+pub fn choose(record: &ToolstackBackend, device: &str, config: &Config) -> Result<Choice, ChoiceError> {
+    let settings = config.disk(record.frontend_id, device, record.dev.as_deref());
+    let source = match (&settings.image, &record.physical_device_path) {
+        (Some(image), _) => source(image)?,
+        // What the script found out counts more than what it was told.
+        (None, Some(path)) => source(path)?,
+        (None, None) => {
+            let target = record.target().ok_or(ChoiceError::Nothing)?;
+            match target.format {
+                None | Some("aio" | "raw") => source(target.path)?,
+                Some(other) => return Err(ChoiceError::Format(other.to_owned())),
+            }
+        }
+    };
+    let options = ImageOptions {
+        read_only: settings.read_only.unwrap_or(false) || !record.writable,
+        direct_io: settings.direct_io.unwrap_or(false),
+        discard: config.offer.discard && record.discard_enable,
+        sector_size: settings.sector_size.unwrap_or(512),
+    };
+    Ok(Choice { source, options, settings })
+}
+
+impl Choice {
+    /// Opens it. May block.
+    pub fn open(&self) -> Result<Image, ImageError> {
+        match &self.source {
+            Source::Path(path) => Image::open(path, &self.options),
+            Source::Null(bytes) => Image::null(*bytes, &self.options),
+        }
+    }
+}
+
+/// `raw:` and `aio:` may stand in front of a path, also where the toolstack hands targets over as they are.
+fn source(text: &str) -> Result<Source, ChoiceError> {
+    if let Some(size) = text.strip_prefix("null:") {
+        return bytes(size).map(Source::Null).ok_or_else(|| ChoiceError::Size(size.to_owned()));
+    }
+    let path = text.strip_prefix("raw:").or_else(|| text.strip_prefix("aio:")).unwrap_or(text);
+    if path.is_empty() { Err(ChoiceError::Nothing) } else { Ok(Source::Path(Path::new(path).to_owned())) }
+}
+
+/// Bytes of a size such as `1G`, at most half of what 64 bits hold.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text.get(digits.len()..)?.to_ascii_uppercase().as_str() {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    let number: u64 = digits.parse().ok()?;
+    number.checked_mul(1 << shift).filter(|bytes| i64::try_from(*bytes).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> ToolstackBackend {
+        let keys =
+            [("frontend", "/f"), ("frontend-id", "3"), ("mode", "w"), ("online", "1"), ("dev", "xvda")];
+        let find = |key: &str| keys.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
+        ToolstackBackend::parse(find).unwrap()
+    }
+
+    fn chosen(params: &str, kind: &str) -> Result<Source, ChoiceError> {
+        let record = ToolstackBackend { params: Some(params.into()), kind: Some(kind.into()), ..record() };
+        choose(&record, "51712", &Config::default()).map(|choice| choice.source)
+    }
+
+    #[test]
+    fn paths_with_and_without_a_format() {
+        let path = Ok(Source::Path("/a".into()));
+        assert_eq!(chosen("/a", "phy"), path);
+        assert_eq!(chosen("aio:/a", "vbd3"), path);
+        assert_eq!(chosen("raw:/a", "qdisk"), path);
+        assert_eq!(chosen("raw:/a", "phy"), path);
+        assert_eq!(chosen("vhd:/a", "vbd3"), Err(ChoiceError::Format("vhd".into())));
+        assert_eq!(chosen("aio:", "vbd3"), Err(ChoiceError::Nothing));
+        assert_eq!(choose(&record(), "51712", &Config::default()).unwrap_err(), ChoiceError::Nothing);
+    }
+
+    #[test]
+    fn null_disks_have_a_size() {
+        assert_eq!(chosen("null:1G", "phy"), Ok(Source::Null(1 << 30)));
+        assert_eq!(chosen("aio:null:512", "vbd3"), Ok(Source::Null(512)));
+        for bad in ["", "G", "1X", "-1", "9999999999T", "1GG"] {
+            assert_eq!(chosen(&format!("null:{bad}"), "phy"), Err(ChoiceError::Size(bad.into())));
+        }
+    }
+
+    #[test]
+    fn the_script_and_the_configuration_come_first() {
+        let mut record = ToolstackBackend { params: Some("/a".into()), ..record() };
+        record.physical_device_path = Some("/dev/x".into());
+        let text = "[disks.\"3/xvda\"]\nimage = \"/c\"\nread-only = true\n";
+        let config = Config::parse(text, Path::new("c")).unwrap();
+        let choice = choose(&record, "51712", &config).unwrap();
+        assert_eq!((choice.source, choice.options.read_only), (Source::Path("/c".into()), true));
+        let choice = choose(&record, "51712", &Config::default()).unwrap();
+        assert_eq!((choice.source, choice.options.read_only), (Source::Path("/dev/x".into()), false));
+        record.writable = false;
+        assert!(choose(&record, "51712", &Config::default()).unwrap().options.read_only);
+    }
+}

@@ -1,0 +1,206 @@
+//! XenStore as the control plane uses it: `xenstore-rs` with its edges covered.
+//!
+//! Of that crate (0.8): a connection that died never answers, so every call has a time limit; a watch that is not drained
+//! holds up the whole connection, so each has a task that does nothing else; there are no transactions, so whoever writes
+//! several nodes writes `state` last, and looks afterwards whether the toolstack deleted the device meanwhile
+//! ([`Store::write_all`]).
+
+use std::{
+    collections::HashMap,
+    fmt,
+    future::{Future, poll_fn},
+    io::{self, ErrorKind},
+    path::Path,
+    pin::pin,
+    time::Duration,
+};
+
+use blkif_proto::{RecordError, keys};
+use futures_core::Stream as _;
+use tokio::{task::JoinHandle, time::timeout};
+use tracing::warn;
+use xenstore_rs::{AsyncWatch, AsyncXs, tokio::XsTokio};
+
+use super::socket;
+
+/// No answer for so long means that there is no server any more.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// `xenstore-rs` ends the connection over a longer message (path, NUL, value), and so would xenstored.
+const MESSAGE_MAX: usize = 4080;
+
+/// A connection; clones share it.
+#[derive(Clone, Debug)]
+pub struct Store(XsTokio);
+
+/// A watch; ends when dropped.
+#[derive(Debug)]
+pub struct Watch(JoinHandle<()>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Store {
+    /// Connects to the xenstored behind `path`, or to this system's.
+    pub async fn connect(path: Option<&Path>) -> io::Result<Self> {
+        socket::connect(path).await.map(Self)
+    }
+
+    /// A node's value; `None` when there is no such node. A value that is no text reads as one that nothing accepts.
+    pub async fn read(&self, path: &str) -> io::Result<Option<String>> {
+        match limited(self.0.read(path)).await {
+            Ok(value) => Ok(Some(value.into())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::InvalidData => Ok(Some('\u{FFFD}'.into())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The names of a node's children; none when there is no such node.
+    pub async fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        match limited(self.0.directory(path)).await {
+            Ok(names) => {
+                Ok(names.into_iter().map(Into::into).filter(|name: &String| !name.is_empty()).collect())
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a node, making its parents.
+    pub async fn write(&self, path: &str, value: &str) -> io::Result<()> {
+        if path.len() + 1 + value.len() > MESSAGE_MAX {
+            return Err(io::Error::new(ErrorKind::InvalidInput, format!("{path}: value too long")));
+        }
+        limited(self.0.write(path, value)).await
+    }
+
+    /// Removes a node and all below it; a missing one is fine.
+    pub async fn remove(&self, path: &str) -> io::Result<()> {
+        match limited(self.0.rm(path)).await {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes nodes of the device directory `dir` in order, if the toolstack has not deleted it; false if it has. What a
+    /// deletion in between leaves of our writes is removed again.
+    pub async fn write_all(&self, dir: &str, nodes: &[(String, String)]) -> io::Result<bool> {
+        let mark = format!("{dir}/{}", keys::FRONTEND);
+        if self.read(&mark).await?.is_none() {
+            return Ok(false);
+        }
+        for (key, value) in nodes {
+            self.write(&format!("{dir}/{key}"), value).await?;
+        }
+        if self.read(&mark).await?.is_none() {
+            self.remove(dir).await?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Reads a record: each key that `parse` asks for is read once, below `dir`.
+    pub async fn record<T>(
+        &self,
+        dir: &str,
+        mut parse: impl FnMut(&mut dyn FnMut(&str) -> Option<String>) -> Result<T, RecordError>,
+    ) -> io::Result<Result<T, RecordError>> {
+        let mut known: HashMap<String, Option<String>> = HashMap::new();
+        loop {
+            let mut wanted = Vec::new();
+            let parsed = parse(&mut |key| match known.get(key) {
+                Some(value) => value.clone(),
+                None => {
+                    wanted.push(key.to_owned());
+                    None
+                }
+            });
+            if wanted.is_empty() {
+                return Ok(parsed);
+            }
+            for key in wanted {
+                let value = self.read(&format!("{dir}/{key}")).await?;
+                known.insert(key, value);
+            }
+        }
+    }
+
+    /// Calls `event` with the path of every change at or below `path`, and once at first. It must not wait for anything.
+    pub async fn watch(&self, path: &str, mut event: impl FnMut(&str) + Send + 'static) -> io::Result<Watch> {
+        let stream = limited(self.0.watch(path)).await?;
+        let name = path.to_owned();
+        Ok(Watch(tokio::spawn(async move {
+            let mut stream = pin!(stream);
+            while let Some(changed) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
+                event(&changed);
+            }
+            warn!(path = name, "XenStore ended a watch");
+        })))
+    }
+}
+
+async fn limited<T>(call: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match timeout(PATIENCE, call).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::new(ErrorKind::TimedOut, "XenStore does not answer")),
+    }
+}
+
+/// True when the connection is gone for good.
+pub fn is_lost(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::BrokenPipe)
+}
+
+/// Where a device is in XenStore.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceId {
+    /// The directory below `backend/`.
+    pub kind: String,
+    /// The guest.
+    pub domain: String,
+    /// The device's number.
+    pub device: String,
+}
+
+impl DeviceId {
+    /// The device that `path` lies in or is, below `base` (`/local/domain/N/backend`); `None` for anything above devices.
+    pub fn of_path(base: &str, path: &str) -> Option<Self> {
+        let mut names = path.strip_prefix(base)?.strip_prefix('/')?.split('/').map(str::to_owned);
+        let (kind, domain, device) = (names.next()?, names.next()?, names.next()?);
+        let number = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+        (number(&domain) && number(&device)).then_some(Self { kind, domain, device })
+    }
+
+    /// The device's directory.
+    pub fn dir(&self, base: &str) -> String {
+        format!("{base}/{self}")
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.kind, self.domain, self.device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_three_names_below_the_base() {
+        let base = "/local/domain/0/backend";
+        let id = |path: &str| DeviceId::of_path(base, &format!("{base}{path}")).map(|id| id.to_string());
+        assert_eq!(id("/vbd/1/51712"), Some("vbd/1/51712".into()));
+        assert_eq!(id("/vbd/1/51712/state"), Some("vbd/1/51712".into()));
+        assert_eq!(id("/vbd/1"), None);
+        assert_eq!(id("/vbd"), None);
+        assert_eq!(id(""), None);
+        assert_eq!(id("/vbd/x/51712"), None);
+        assert_eq!(id("/vbd//51712"), None);
+        assert_eq!(DeviceId::of_path(base, "/local/domain/1/backend/vbd/1/2"), None);
+    }
+}

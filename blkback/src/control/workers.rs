@@ -1,0 +1,125 @@
+//! The data plane as the control plane sees it: a few threads that queues are dealt out to.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::sync::mpsc::UnboundedSender;
+use xen_platform::BackWorld;
+
+use crate::{
+    data::{
+        handle::{Order, Report, WorkerHandle},
+        inflight::InFlight,
+        queue::{MappingOf, QueueKey, QueueSpec},
+    },
+    stats::WorkerStats,
+    storage::Storage,
+};
+
+/// Takes the reports of one connection; false when nobody wants them any more.
+pub type Sink = Box<dyn Fn(Report) + Send>;
+
+type Routes = Arc<Mutex<HashMap<u64, Sink>>>;
+
+/// All worker threads.
+pub struct Workers {
+    threads: Vec<WorkerHandle>,
+    routes: Routes,
+    next: AtomicUsize,
+    connections: AtomicU64,
+}
+
+/// A connection's address for reports; they end when it is dropped.
+pub struct Route {
+    connection: u64,
+    routes: Routes,
+}
+
+impl Route {
+    /// The connection's number.
+    pub fn connection(&self) -> u64 {
+        self.connection
+    }
+}
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        lock(&self.routes).remove(&self.connection);
+    }
+}
+
+impl Workers {
+    /// Starts `count` threads. `storage` is called once on each. Ends of threads go to `ends`, with the reason if they were
+    /// not asked for.
+    pub fn start<W, S, F>(
+        world: &W,
+        storage: F,
+        count: usize,
+        poll: Duration,
+        ends: &UnboundedSender<Result<(), String>>,
+    ) -> io::Result<Self>
+    where
+        W: BackWorld,
+        S: Storage<InFlight<MappingOf<W>>>,
+        F: Fn() -> io::Result<S> + Clone + Send + 'static,
+    {
+        let routes = Routes::default();
+        let threads = (0..count)
+            .map(|n| {
+                let (routes, ends) = (Arc::clone(&routes), ends.clone());
+                let report = Arc::new(move |report| deliver(&routes, &ends, report));
+                WorkerHandle::spawn(format!("worker-{n}"), world.clone(), storage.clone(), poll, report)
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Self { threads, routes, next: AtomicUsize::new(0), connections: AtomicU64::new(0) })
+    }
+
+    /// An address for the reports of a new connection.
+    pub fn route(&self, sink: Sink) -> Route {
+        let connection = self.connections.fetch_add(1, Relaxed);
+        lock(&self.routes).insert(connection, sink);
+        Route { connection, routes: Arc::clone(&self.routes) }
+    }
+
+    /// Gives a queue to the next thread in turn, and tells which; none if that is gone.
+    pub fn serve(&self, spec: QueueSpec) -> Option<usize> {
+        let thread = self.next.fetch_add(1, Relaxed) % self.threads.len().max(1);
+        let ordered = self.threads.get(thread)?.order(Order::Start(Box::new(spec)));
+        ordered.then_some(thread)
+    }
+
+    /// Lets a queue come to an end.
+    pub fn drain(&self, thread: usize, key: QueueKey) -> bool {
+        self.threads.get(thread).is_some_and(|thread| thread.order(Order::Drain(key)))
+    }
+
+    /// What each thread has done.
+    pub fn stats(&self) -> Vec<Arc<WorkerStats>> {
+        self.threads.iter().map(|thread| Arc::clone(thread.stats())).collect()
+    }
+}
+
+fn deliver(routes: &Routes, ends: &UnboundedSender<Result<(), String>>, report: Report) {
+    let connection = match &report {
+        Report::Started(key, _) | Report::Drained(key) | Report::Broken(key, _) => key.connection,
+        Report::Ended(end) => {
+            // Nobody listens when the daemon ends itself.
+            _ = ends.send(end.clone());
+            return;
+        }
+    };
+    if let Some(sink) = lock(routes).get(&connection) {
+        sink(report);
+    }
+}
+
+fn lock(routes: &Routes) -> std::sync::MutexGuard<'_, HashMap<u64, Sink>> {
+    routes.lock().unwrap_or_else(PoisonError::into_inner)
+}
