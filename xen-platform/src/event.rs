@@ -33,7 +33,8 @@ pub enum EventError {
 /// leaves one event pending on the binder's end.
 ///
 /// Implementer: dropping the handle closes its ports; closing the binder's end leaves the other end unbound and bindable
-/// again by the same domain. Caller: handle the ring to its end (final check included) before unmasking.
+/// again by the same domain. Caller: handle the ring to its end (final check included) before unmasking; take pending ports
+/// until there is none before waiting on a descriptor.
 pub trait EventChannels {
     /// Makes an unbound port that `remote` may bind. Errors: no such domain, no port left.
     fn alloc_unbound(&mut self, remote: DomId) -> Result<Port, EventError>;

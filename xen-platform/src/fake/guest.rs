@@ -1,7 +1,7 @@
 //! One domain's memory and grant table, as one process of the world has them mapped.
 
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
 
@@ -40,6 +40,7 @@ impl Guest {
     }
 
     /// Memory and table behind descriptors that came from [`fds`](Self::fds).
+    #[cfg(feature = "sim")]
     pub(crate) fn attach(info: GuestInfo, table: OwnedFd, memory: OwnedFd) -> Result<Self, GrantError> {
         Self::with(info, GrantTable::attach(info.dom, info.pages, info.salt, table)?, memory)
     }
@@ -64,7 +65,8 @@ impl Guest {
     }
 
     /// The files of the table and of the memory.
-    pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {
+    #[cfg(feature = "sim")]
+    pub(crate) fn fds(&self) -> [std::os::fd::BorrowedFd<'_>; 2] {
         [self.table.fd(), self.fd.as_fd()]
     }
 

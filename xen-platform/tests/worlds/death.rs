@@ -9,7 +9,7 @@ use xen_platform::{
     PAGE_SIZE, Port, Store,
 };
 
-use crate::lab::{Deed, Lab, Pair, soon, this_test_again};
+use crate::lab::{Deed, Lab, Pair, SimLab, soon, this_test_again};
 
 fn a_killed_mapper_lets_go(lab: &impl Lab) {
     let Pair { guest, front, back } = Pair::new(lab);
@@ -171,6 +171,25 @@ fn the_kernel_may_not_write_through_it_either(lab: &impl Lab) {
     // SAFETY: the kernel may write up to 13 bytes at the mapped page of 4096, or refuse; nobody else uses it meanwhile.
     let read = unsafe { nix::libc::pread(fd, page.as_ptr().cast(), 13, 0) };
     assert_eq!((read, Errno::last()), (-1, Errno::EFAULT));
+}
+
+/// Only real processes can be killed between two instructions.
+#[test]
+fn killed_in_the_middle_of_mapping() {
+    let lab = SimLab::new();
+    let Pair { guest, front, .. } = Pair::new(&lab);
+    let mut lender = front.lender(DomId::DOM0).unwrap();
+    let mut pages = lender.alloc(8).unwrap();
+    for round in 0..10 {
+        lender.lend(&mut pages, Access::ReadWrite).unwrap();
+        let deed = || Deed::Churn(guest, pages.grants().to_vec());
+        let (one, two) = (lab.victim(DomId::DOM0, deed()), lab.victim(DomId::DOM0, deed()));
+        std::thread::sleep(std::time::Duration::from_millis(round));
+        one.kill();
+        two.kill();
+        soon(|| lender.reclaim(&mut pages).ok());
+        assert_eq!(lab.leaks().mapped, 0);
+    }
 }
 
 crate::in_both_worlds!(

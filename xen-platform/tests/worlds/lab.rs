@@ -34,6 +34,8 @@ pub(crate) trait Lab {
 pub(crate) enum Deed {
     /// Mapped these references of a guest writable.
     Map(DomId, Vec<GrantRef>),
+    /// Begun to map and unmap these references of a guest, without an end.
+    Churn(DomId, Vec<GrantRef>),
     /// Bound a port of a domain.
     Bind(DomId, Port),
     /// Made a port for a domain; says its number.
@@ -54,6 +56,18 @@ impl Deed {
                 mapper.map(*from, refs, Access::ReadWrite, &mut mapping).unwrap();
                 assert_eq!(mapping.len(), refs.len());
                 (vec![], Box::new((mapper, mapping)))
+            }
+            Deed::Churn(from, refs) => {
+                let mut mapper = world.mapper().unwrap();
+                let (mut mapping, from, refs) = (mapper.mapping(), *from, refs.clone());
+                std::thread::spawn(move || {
+                    loop {
+                        if mapper.map(from, &refs, Access::ReadWrite, &mut mapping).is_ok() {
+                            mapping.clear();
+                        }
+                    }
+                });
+                (vec![], Box::new(()))
             }
             Deed::Bind(remote, port) => {
                 let mut events = BackWorld::events(world).unwrap();
@@ -81,6 +95,7 @@ impl Deed {
     fn encode(&self) -> String {
         let (name, dom, rest) = match self {
             Deed::Map(dom, refs) => ("map", dom, refs.iter().map(|gref| gref.0).collect()),
+            Deed::Churn(dom, refs) => ("churn", dom, refs.iter().map(|gref| gref.0).collect()),
             Deed::Bind(dom, port) => ("bind", dom, vec![port.0]),
             Deed::Alloc(dom) => ("alloc", dom, vec![]),
             Deed::Lend(dom, count) => ("lend", dom, vec![*count]),
@@ -94,6 +109,7 @@ impl Deed {
         let dom = DomId(numbers[0].try_into().unwrap());
         match name {
             "map" => Deed::Map(dom, numbers[1..].iter().copied().map(GrantRef).collect()),
+            "churn" => Deed::Churn(dom, numbers[1..].iter().copied().map(GrantRef).collect()),
             "bind" => Deed::Bind(dom, Port(numbers[1])),
             "alloc" => Deed::Alloc(dom),
             "lend" => Deed::Lend(dom, numbers[1]),

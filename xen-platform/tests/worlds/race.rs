@@ -54,11 +54,11 @@ fn whoever_maps_a_page_keeps_it(lab: &(impl Lab<World: Sync> + Sync)) {
             refs.push(pages.grants()[0]);
         }
         *known.lock().unwrap() = refs;
-        for _ in 0..30_000 {
+        for _ in 0..20_000 {
             for pages in &mut all {
                 if lender.reclaim(pages).is_ok() {
                     revoked.fetch_add(1, SeqCst);
-                    say(pages, PRIVATE);
+                    (0..50).for_each(|_| say(pages, PRIVATE));
                     say(pages, LENT);
                     lender.lend(pages, Access::ReadWrite).unwrap();
                 }
