@@ -47,7 +47,8 @@ impl World {
     }
 
     /// Kills the process, as SIGKILL does: its mappings and ports go at once, what it lent is revoked as soon as the peer
-    /// lets go, and every handle made from it fails from now on.
+    /// lets go, and every lender, mapper and event channel made from it fails from now on. Its connections to XenStore end
+    /// when they are dropped.
     pub fn crash(&self) {
         self.process.crashed.store(true, SeqCst);
         self.process.machine.lock().end_process(self.process.owner);

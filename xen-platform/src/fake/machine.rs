@@ -161,15 +161,15 @@ impl Machine {
         self.shared.signalled.notify_all();
     }
 
-    /// Blocks until one of `ends` is deliverable, or `timeout` has passed.
-    pub(crate) fn wait(&self, ends: impl Fn(&State) -> bool, timeout: Option<Duration>) -> bool {
+    /// Blocks until somebody is `ready`, or `timeout` has passed.
+    pub(crate) fn wait(&self, ready: impl Fn(&State) -> bool, timeout: Option<Duration>) -> bool {
         let until = timeout.map(|timeout| (std::time::Instant::now() + timeout, self.now() + timeout));
         let mut state = self.lock();
         // Whoever waits lets time pass, and with it what was late arrives.
         if state.deliver_late(true) {
             self.shared.signalled.notify_all();
         }
-        while !ends(&state) {
+        while !ready(&state) {
             let left = until.map(|(end, _)| end.saturating_duration_since(std::time::Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 if let Some((_, virtual_end)) = until {

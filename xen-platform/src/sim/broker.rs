@@ -168,7 +168,7 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
 
 /// Answers one process until it is gone.
 fn serve(shared: &Shared, socket: &UnixStream) {
-    let Ok(Some((words, _))) = packet::receive(socket) else { return };
+    let Ok(Some(words)) = packet::receive(socket) else { return };
     let greeting = match Ask::parse(&words) {
         Some(Ask::Hello { version: VERSION, dom }) => Ok(dom),
         Some(Ask::Hello { .. }) => Err(Refusal::Version(VERSION)),
@@ -185,7 +185,7 @@ fn serve(shared: &Shared, socket: &UnixStream) {
     let client = Client { shared, socket, owner };
     let mut sent = packet::send(client.socket, &Answer::Done.words(), &[]);
     while sent.is_ok() {
-        let Ok(Some((words, _))) = packet::receive(client.socket) else { break };
+        let Ok(Some(words)) = packet::receive(client.socket) else { break };
         sent = match Ask::parse(&words) {
             Some(ask) => client.answer(ask),
             None => client.refuse(Refusal::Garbled),

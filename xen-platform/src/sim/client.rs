@@ -86,7 +86,8 @@ impl Connection {
         let failed = |errno: Errno| Refusal::System(errno as i32);
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         packet::send(&*socket, &ask.words(), &[]).map_err(failed)?;
-        let (words, fds) = packet::receive(&*socket).map_err(failed)?.ok_or(failed(Errno::ECONNRESET))?;
+        let (words, fds) =
+            packet::receive_with_fds(&*socket).map_err(failed)?.ok_or(failed(Errno::ECONNRESET))?;
         match Answer::parse(&words) {
             Some(Answer::Refused(refusal)) => Err(refusal),
             Some(answer) => Ok((answer, fds)),

@@ -14,7 +14,7 @@ use nix::{
     errno::Errno,
     sys::socket::{
         AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect,
-        listen, recvmsg, sendmsg, socket,
+        listen, recv, recvmsg, sendmsg, socket,
     },
 };
 
@@ -64,11 +64,18 @@ pub(crate) fn send(socket: impl AsFd, words: &[u32], fds: &[BorrowedFd<'_>]) -> 
     again(|| sendmsg::<UnixAddr>(fd, &iov, rights, MsgFlags::MSG_NOSIGNAL, None)).map(drop)
 }
 
+/// Receives the words of one packet; `None` when the other end is gone. Descriptors beside them are not let in.
+pub(crate) fn receive(socket: impl AsFd) -> Result<Option<Vec<u32>>, Errno> {
+    let mut bytes = [0; PACKET_MAX];
+    let length = again(|| recv(socket.as_fd().as_raw_fd(), &mut bytes, MsgFlags::empty()))?;
+    Ok(words(&bytes, length))
+}
+
 /// Words, and descriptors beside them.
 pub(crate) type Packet = (Vec<u32>, Vec<OwnedFd>);
 
 /// Receives one packet; `None` when the other end is gone.
-pub(crate) fn receive(socket: impl AsFd) -> Result<Option<Packet>, Errno> {
+pub(crate) fn receive_with_fds(socket: impl AsFd) -> Result<Option<Packet>, Errno> {
     let mut bytes = [0; PACKET_MAX];
     let mut space = cmsg_space!([RawFd; FDS_MAX]);
     let fd = socket.as_fd().as_raw_fd();
@@ -79,9 +86,13 @@ pub(crate) fn receive(socket: impl AsFd) -> Result<Option<Packet>, Errno> {
         let fds: Vec<OwnedFd> = received.cmsgs()?.flat_map(adopt).collect();
         Ok((received.bytes, fds))
     })?;
-    let words = bytes.get(..length).unwrap_or_default().chunks_exact(4);
-    let words: Vec<u32> = words.filter_map(|word| word.try_into().ok().map(u32::from_le_bytes)).collect();
-    Ok((length > 0).then_some((words, fds)))
+    Ok(words(&bytes, length).map(|words| (words, fds)))
+}
+
+/// The words of a packet; no bytes at all are the end.
+fn words(bytes: &[u8], length: usize) -> Option<Vec<u32>> {
+    let words = bytes.get(..length).filter(|bytes| !bytes.is_empty())?.chunks_exact(4);
+    Some(words.filter_map(|word| word.try_into().ok().map(u32::from_le_bytes)).collect())
 }
 
 fn again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
