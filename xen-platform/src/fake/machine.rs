@@ -40,7 +40,7 @@ struct Shared {
     /// Some end became pending.
     signalled: Condvar,
     store: SharedStore,
-    nanoseconds: AtomicU64,
+    nanoseconds: Arc<AtomicU64>,
 }
 
 /// What is behind the lock. Locked before the store, where both are.
@@ -74,8 +74,8 @@ impl Machine {
         let shared = Shared {
             state: Mutex::new(state),
             signalled: Condvar::new(),
+            nanoseconds: store.clock().clone(),
             store,
-            nanoseconds: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared) }
     }

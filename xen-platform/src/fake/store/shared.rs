@@ -3,7 +3,10 @@
 use core::fmt;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,6 +24,8 @@ struct Inner {
     store: Mutex<XenStore>,
     stirred: Condvar,
     wakers: Mutex<(u64, BTreeMap<u64, Waker>)>,
+    /// The clock of the machine that this is a part of, in nanoseconds: it moves on where somebody waits in vain.
+    clock: Arc<AtomicU64>,
 }
 
 /// Names a waker, for taking it away.
@@ -37,6 +42,11 @@ impl SharedStore {
     /// Shares a store.
     pub fn new(store: XenStore) -> Self {
         Self(Arc::new(Inner { store: Mutex::new(store), ..Inner::default() }))
+    }
+
+    /// The nanoseconds that waiting has taken so far; a machine counts its own time there too.
+    pub(crate) fn clock(&self) -> &Arc<AtomicU64> {
+        &self.0.clock
     }
 
     /// A connection that acts for `domain`. Errors: [`StoreError::NoEntry`] when the domain was not introduced.
@@ -93,6 +103,8 @@ impl SharedStore {
         timeout: Option<Duration>,
         mut done: impl FnMut(&XenStore) -> bool,
     ) -> bool {
+        let passed = timeout.map(|timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
+        let end = passed.map(|passed| self.0.clock.load(Relaxed).saturating_add(passed));
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut store = self.lock();
         loop {
@@ -104,6 +116,7 @@ impl SharedStore {
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
+                        self.0.clock.fetch_max(end.unwrap_or_default(), Relaxed);
                         return false;
                     }
                     self.0.stirred.wait_timeout(store, left).unwrap_or_else(PoisonError::into_inner).0
