@@ -288,7 +288,7 @@ impl<W: FrontWorld> Control<W> {
             Ok(ends) if ends != self.ends => self.follow(ends)?,
             Ok(_) => {}
             // Removed, or in the middle of being made anew.
-            Err(Error::Store(StoreError::NoEntry(_)) | Error::Record { .. }) => {}
+            Err(Error::Store(StoreError::NoEntry(_) | StoreError::Denied(_)) | Error::Record { .. }) => {}
             Err(error) => return Err(error),
         }
         self.backend_state = read_state(&mut self.store, &self.ends.backend)?;
@@ -322,7 +322,8 @@ impl<W: FrontWorld> Control<W> {
 fn missing_is_fine(applied: Result<(), StoreError>) -> Result<bool, Error> {
     match applied {
         Ok(()) => Ok(true),
-        Err(StoreError::NoEntry(_)) => Ok(false),
+        // What is missing below a directory that we may not read looks denied.
+        Err(StoreError::NoEntry(_) | StoreError::Denied(_)) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

@@ -21,8 +21,10 @@ pub mod queue;
 mod recover;
 mod spin;
 mod split;
+#[cfg(test)]
+mod testing;
 
-pub use blkif_proto::{Discard, SegmentMode};
+pub use blkif_proto::{Abi, Discard, SegmentMode};
 
 pub use capabilities::Capabilities;
 pub use config::{Config, SegmentChoice};

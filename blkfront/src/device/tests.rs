@@ -1,1 +1,492 @@
+use core::time::Duration;
+use std::{thread, vec};
 
+use blkif_proto::{Discard, Op, Operations, keys::BackendFeatures, keys::RequestMaxima};
+use xen_platform::{Change, Store, StoreError, fake};
+
+use super::*;
+use crate::{Abi, DeviceError, Io, Operation, RejectReason, SegmentChoice, SegmentMode, testing::*};
+
+type World = fake::World;
+
+fn config() -> Config {
+    Config { timeout: Duration::from_secs(10), ..Config::default() }
+}
+
+fn connect(bed: &Bed, config: Config) -> (Device<World>, Vec<Queue<World>>) {
+    let frontend = Frontend::probe(bed.world(), &bed.path()).unwrap();
+    frontend.configure(config).unwrap().set_up_queues().unwrap().start().unwrap()
+}
+
+fn stop(device: Device<World>, queues: Vec<Queue<World>>) -> World {
+    let stopped = device.stop(queues, &mut |late| panic!("{late:?}")).map_err(|kept| kept.error).unwrap();
+    assert!(stopped.error().is_none(), "{:?}", stopped.error());
+    stopped.unconfigure().unwrap()
+}
+
+fn everything() -> BackendFeatures {
+    BackendFeatures {
+        max_ring_pages: 16,
+        max_queues: 4,
+        max_indirect_segments: 256,
+        request_maxima: Some(RequestMaxima { requests: 256, segments: 255, bytes: 255 * 4096 }),
+        persistent: true,
+        operations: Operations {
+            flush: true,
+            barrier: true,
+            discard: Some(Discard { granularity: 0, alignment: 0, secure: false }),
+        },
+        ..BackendFeatures::ORIGINAL
+    }
+}
+
+fn bed(features: BackendFeatures) -> Bed {
+    Bed::new(Setup { features, ..Setup::plain(64 * 1024) })
+}
+
+/// Bytes that differ from place to place.
+fn pattern(seed: u32, len: usize) -> Vec<u8> {
+    (0..len as u32).map(|at| (at / 4).wrapping_mul(0x9E37).wrapping_add(seed + at % 4) as u8).collect()
+}
+
+fn write(queue: &mut Queue<World>, sector: u64, bytes: &[u8]) {
+    let buffer = queue.alloc_buffer(bytes.len()).unwrap();
+    buffer.write(0, bytes);
+    let io = Io::write(sector, buffer).part(0, bytes.len() as u32);
+    let done = queue.execute(io, &mut |other| panic!("{other:?}")).unwrap();
+    assert_eq!(done.result, Ok(()));
+    queue.free_buffer(done.io.buffer.unwrap());
+}
+
+fn read(queue: &mut Queue<World>, sector: u64, len: usize) -> Vec<u8> {
+    let buffer = queue.alloc_buffer(len).unwrap();
+    let io = Io::read(sector, buffer).part(0, len as u32);
+    let done = queue.execute(io, &mut |other| panic!("{other:?}")).unwrap();
+    assert_eq!(done.result, Ok(()));
+    let mut bytes = vec![0; len];
+    let buffer = done.io.buffer.unwrap();
+    buffer.read(0, &mut bytes);
+    queue.free_buffer(buffer);
+    bytes
+}
+
+#[test]
+fn a_whole_life_against_the_original_protocol() {
+    let bed = bed(BackendFeatures::ORIGINAL);
+    let (device, mut queues) = connect(&bed, config());
+    let negotiated = device.negotiated();
+    assert_eq!((negotiated.queues, negotiated.ring_pages, negotiated.ring_entries), (1, 1, 32));
+    assert_eq!((negotiated.segments, negotiated.max_segments), (SegmentMode::Direct, 11));
+    assert!(!negotiated.persistent);
+    let disk = *device.capabilities();
+    assert_eq!((disk.sectors, disk.sector_size, disk.largest_request), (64 * 1024, 512, 44 * 1024));
+    assert!(!disk.read_only && !disk.flush && !disk.barrier && disk.discard.is_none());
+
+    let bytes = pattern(1, 300 * 1024 + 512);
+    write(&mut queues[0], 77, &bytes);
+    assert_eq!(&bed.backend().image[77 * 512..][..bytes.len()], &bytes[..]);
+    assert_eq!(read(&mut queues[0], 77, bytes.len()), bytes);
+    assert!(bed.backend().seen.iter().all(|request| request.segments.len() <= 11 && !request.indirect));
+
+    stop(device, queues);
+    assert_eq!(connection_keys(&bed), Vec::<String>::new());
+    assert_eq!(bed.frontend_key("state").as_deref(), Some("1"));
+    let leaks = bed.machine.leaks();
+    assert_eq!((leaks.mapped, leaks.granted, leaks.pages, leaks.ports), (0, 0, 0, 0), "{leaks:?}");
+}
+
+/// Every way of large requests, with and without persistent grants, in every layout, on one and several ring pages.
+#[test]
+fn data_arrives_whole_in_every_combination() {
+    for segments in [SegmentChoice::Direct, SegmentChoice::Blocks, SegmentChoice::Indirect] {
+        for persistent in [false, true] {
+            for (abi, ring_pages) in [(Abi::X86_64, 1), (Abi::X86_32, 4), (Abi::Arm, 16)] {
+                let bed = bed(everything());
+                let config = Config { segments, persistent, abi, ring_pages, ..config() };
+                let (device, mut queues) = connect(&bed, config);
+                let what = format!("{}", device.negotiated());
+                assert_eq!(device.negotiated().persistent, persistent, "{what}");
+                let bytes = pattern(3, 3 * 1024 * 1024 + 1536);
+                write(&mut queues[0], 8, &bytes);
+                assert!(read(&mut queues[0], 8, bytes.len()) == bytes, "{what}");
+                let backend = bed.backend();
+                let most = backend.seen.iter().map(|request| request.segments.len()).max();
+                assert!(most > Some(11) || segments == SegmentChoice::Direct, "{what}: {most:?}");
+                assert_eq!(
+                    backend.seen.iter().any(|r| r.indirect),
+                    segments == SegmentChoice::Indirect,
+                    "{what}"
+                );
+                drop(backend);
+                stop(device, queues);
+                let leaks = bed.machine.leaks();
+                assert_eq!((leaks.mapped, leaks.granted, leaks.pages), (0, 0, 0), "{what}: {leaks:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn segment_blocks_are_preferred_and_reductions_told() {
+    let bed = bed(BackendFeatures { max_ring_pages: 4, max_queues: 2, ..everything() });
+    let frontend = Frontend::probe(bed.world(), &bed.path()).unwrap();
+    assert_eq!(frontend.info().features.max_queues, 2);
+    let configured =
+        frontend.configure(Config { queues: 3, ring_pages: 16, max_segments: 4096, ..config() }).unwrap();
+    let negotiated = configured.negotiated();
+    assert_eq!(negotiated.segments, SegmentMode::Blocks);
+    assert_eq!((negotiated.queues, negotiated.ring_pages), (2, 4));
+    let told: Vec<_> = negotiated.reductions.iter().map(|r| (r.key, r.wanted, r.offered, r.used)).collect();
+    assert!(told.contains(&("multi-queue-max-queues", 3, 2, 2)), "{told:?}");
+    assert!(told.contains(&("max-ring-pages", 16, 4, 4)), "{told:?}");
+}
+
+#[test]
+fn an_untrusted_backend_gets_no_persistent_grants() {
+    let bed = Bed::new(Setup { features: everything(), trusted: false, ..Setup::plain(64) });
+    let (device, queues) = connect(&bed, config());
+    assert!(!device.info().trusted && !device.negotiated().persistent);
+    assert_eq!(bed.frontend_key("feature-persistent").as_deref(), Some("0"));
+    stop(device, queues);
+}
+
+#[test]
+fn queues_work_on_threads_of_their_own() {
+    let bed = bed(everything());
+    let (device, queues) = connect(&bed, Config { queues: 4, ..config() });
+    assert_eq!(queues.len(), 4);
+    let workers: Vec<_> = queues
+        .into_iter()
+        .map(|mut queue| {
+            thread::spawn(move || {
+                let bytes = pattern(queue.index(), 64 * 1024);
+                let sector = u64::from(queue.index()) * 1000;
+                for _ in 0..20 {
+                    write(&mut queue, sector, &bytes);
+                    assert!(read(&mut queue, sector, bytes.len()) == bytes);
+                }
+                queue
+            })
+        })
+        .collect();
+    let mut queues: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+    queues.reverse();
+    stop(device, queues);
+}
+
+#[test]
+fn stale_keys_of_an_earlier_driver_are_removed() {
+    let bed = bed(BackendFeatures::ORIGINAL);
+    let path = bed.path();
+    let stale = ["ring-ref0", "ring-ref1", "ring-page-order", "num-ring-pages", "multi-queue-num-queues"];
+    let mut store = bed.machine.store().connect(bed.guest).unwrap();
+    for key in stale {
+        store.apply(&[Change::Write(&format!("{path}/{key}"), "1")]).unwrap();
+    }
+    store.apply(&[Change::Write(&format!("{path}/queue-0/ring-ref"), "1")]).unwrap();
+    let (device, queues) = connect(&bed, config());
+    let keys = connection_keys(&bed);
+    for key in stale.iter().chain(&["queue-0"]) {
+        assert!(!keys.iter().any(|present| present == key), "{key} is still there");
+    }
+    stop(device, queues);
+}
+
+#[test]
+fn the_connection_of_a_killed_driver_is_closed_first() {
+    let bed = bed(everything());
+    let (device, queues) = connect(&bed, Config { queues: 2, ring_pages: 4, ..config() });
+    // Gone without a word.
+    drop((device, queues));
+    assert_eq!(bed.frontend_key("state").as_deref(), Some("4"));
+    let (device, mut queues) = connect(&bed, config());
+    assert_eq!((device.negotiated().queues, device.negotiated().ring_pages), (1, 1));
+    write(&mut queues[0], 0, &pattern(5, 4096));
+    stop(device, queues);
+}
+
+#[test]
+fn a_missing_device_and_a_silent_backend_are_errors_with_names() {
+    let bed = bed(BackendFeatures::ORIGINAL);
+    let nowhere = Frontend::probe(bed.world(), "/local/domain/1/device/vbd/9").err();
+    let Some(Error::Store(StoreError::NoEntry(path) | StoreError::Denied(path))) = &nowhere else {
+        panic!("{nowhere:?}");
+    };
+    assert!(path.contains("vbd/9"), "{path}");
+    bed.backend().follows = false;
+    bed.backend().write_state(State::Initialising);
+    let silent = Frontend::probe_within(bed.world(), &bed.path(), Duration::from_millis(50)).err();
+    assert!(matches!(&silent, Some(Error::TimedOut { wanted: "InitWait", .. })), "{silent:?}");
+}
+
+#[test]
+fn a_backend_that_refuses_gives_its_reason() {
+    let bed = bed(BackendFeatures::ORIGINAL);
+    let frontend = Frontend::probe(bed.world(), &bed.path()).unwrap();
+    {
+        let mut backend = bed.backend();
+        backend.follows = false;
+        backend.write("error", "no such image");
+    }
+    let prepared = frontend.configure(config()).unwrap().set_up_queues().unwrap();
+    bed.backend().write_state(State::Closing);
+    let refused = prepared.start().err();
+    assert!(
+        matches!(&refused, Some(Error::Closed { reason, .. }) if reason == ": no such image"),
+        "{refused:?}"
+    );
+    assert_eq!(bed.frontend_key("state").as_deref(), Some("6"));
+    assert_eq!(bed.machine.leaks().granted, 0);
+}
+
+#[test]
+fn nonsense_keys_are_named() {
+    for (key, value) in
+        [("sectors", "0"), ("sector-size", "500"), ("info", "many"), ("sectors", "99999999999999999999")]
+    {
+        let bed = bed(BackendFeatures::ORIGINAL);
+        let frontend = Frontend::probe(bed.world(), &bed.path()).unwrap();
+        bed.backend().follows = false;
+        let prepared = frontend.configure(config()).unwrap().set_up_queues().unwrap();
+        {
+            let mut backend = bed.backend();
+            let disk = backend.setup.disk;
+            disk.emit(|key, value| backend.write(key, value));
+            backend.write(key, value);
+            backend.write_state(State::Connected);
+        }
+        let error = prepared.start().err();
+        assert!(
+            matches!(&error, Some(Error::Record { error, .. }) if error.key() == key),
+            "{key}={value}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn a_resize_is_seen_and_used() {
+    let bed = bed(BackendFeatures::ORIGINAL);
+    let (mut device, mut queues) = connect(&bed, config());
+    while device.poll_control().unwrap().is_some() {}
+    let beyond = device.capabilities().sectors;
+    let buffer = queues[0].alloc_buffer(512).unwrap();
+    let rejected = queues[0].submit(Io::read(beyond, buffer).part(0, 512)).unwrap_err();
+    assert!(matches!(rejected.reason, RejectReason::OutOfRange { .. }));
+    queues[0].free_buffer(rejected.io.buffer.unwrap());
+    bed.backend().resize(beyond + 1000);
+    let event = device.wait_control(Some(Duration::from_secs(5))).unwrap();
+    assert!(matches!(event, Some(DeviceEvent::Resized { sectors }) if sectors == beyond + 1000), "{event:?}");
+    assert_eq!(device.capabilities().sectors, beyond + 1000);
+    write(&mut queues[0], beyond, &pattern(9, 512));
+    stop(device, queues);
+}
+
+#[test]
+fn io_goes_on_while_the_backend_asks_to_close() {
+    let bed = bed(BackendFeatures::ORIGINAL);
+    let (mut device, mut queues) = connect(&bed, config());
+    bed.backend().write_state(State::Closing);
+    let event = device.wait_control(Some(Duration::from_secs(5))).unwrap();
+    assert!(matches!(event, Some(DeviceEvent::Closing)), "{event:?}");
+    write(&mut queues[0], 0, &pattern(2, 8192));
+    stop(device, queues);
+}
+
+#[test]
+fn stop_wants_every_queue() {
+    let bed = bed(everything());
+    let (device, mut queues) = connect(&bed, Config { queues: 2, ..config() });
+    let last = queues.pop().unwrap();
+    let Err(NotStopped { error, device, mut queues }) = device.stop(queues, &mut |_| ()) else {
+        panic!("stopped without a queue");
+    };
+    assert!(matches!(error, Error::Queues { given: 1, owned: 2 }), "{error}");
+    queues.push(last);
+    stop(device, queues);
+}
+
+#[test]
+fn stop_ends_what_the_backend_never_answers() {
+    let bed = Bed::new(Setup { serve: false, ..Setup::plain(1024) });
+    let (device, mut queues) = connect(&bed, Config { timeout: Duration::from_millis(100), ..config() });
+    let buffer = queues[0].alloc_buffer(4096).unwrap();
+    queues[0].submit(Io::write(0, buffer)).unwrap();
+    let mut late = Vec::new();
+    let stopped =
+        device.stop(queues, &mut |completion| late.push(completion)).map_err(|kept| kept.error).unwrap();
+    assert!(stopped.error().is_none());
+    assert_eq!(late.len(), 1);
+    assert_eq!(late[0].result, Err(IoError::Cancelled));
+    assert!(late[0].io.buffer.is_some(), "the backend has let go of it");
+}
+
+#[test]
+fn a_removed_device_can_still_be_stopped() {
+    let bed = bed(BackendFeatures::ORIGINAL);
+    let (mut device, queues) = connect(&bed, config());
+    {
+        // xl block-detach --force: the frontend's directory goes first.
+        let (path, mut backend) = (bed.path(), bed.backend());
+        backend.follows = false;
+        backend.store.apply(&[Change::Remove(&path)]).unwrap();
+        backend.disconnect();
+        backend.write_state(State::Closed);
+    }
+    let event = device.wait_control(Some(Duration::from_secs(5))).unwrap();
+    assert!(matches!(event, Some(DeviceEvent::Lost)), "{event:?}");
+    stop(device, queues);
+    assert_eq!(bed.frontend_key("state"), None, "not brought back to life");
+}
+
+#[test]
+fn a_backend_that_closes_and_returns_gets_all_work_again_in_order() {
+    let bed = Bed::new(Setup { serve: false, features: everything(), ..Setup::plain(4096) });
+    let (mut device, mut queues) = connect(&bed, config());
+    let queue = &mut queues[0];
+    let mut tickets = Vec::new();
+    for n in 0..6u8 {
+        let buffer = queue.alloc_buffer(8192).unwrap();
+        buffer.write(0, &[n + 1; 8192]);
+        let io = if n == 3 { Io::write_barrier(0, buffer) } else { Io::write(u64::from(n), buffer) };
+        tickets.push(queue.submit(io.cookie(n.into())).unwrap());
+    }
+    queue.publish().unwrap();
+    {
+        let mut backend = bed.backend();
+        let taken = backend.take(0);
+        assert_eq!(taken.len(), 6);
+        // One is answered, out of order, the others never.
+        let status = backend.run(&taken[4]);
+        backend.answer(0, taken[4].response(status), 1);
+        backend.publish(0);
+    }
+    let mut done = Vec::new();
+    assert_eq!(queue.finish(&mut |completion| done.push(completion)), Ok(1));
+    assert_eq!(done[0].io.cookie, 4);
+    {
+        let mut backend = bed.backend();
+        backend.disconnect();
+        backend.seen.clear();
+        // With other abilities than before.
+        backend.setup.features = BackendFeatures { request_maxima: None, persistent: false, ..everything() };
+        backend.setup.serve = true;
+        backend.write_state(State::Closed);
+    }
+    assert!(matches!(device.wait_control(Some(Duration::from_secs(5))), Ok(Some(DeviceEvent::Lost))));
+    assert!(queue.is_stale());
+    // Submitted in between: goes to the new backend after the others.
+    let buffer = queue.alloc_buffer(4096).unwrap();
+    tickets.push(queue.submit(Io::write(100, buffer).cookie(6)).unwrap());
+    queue.publish().unwrap();
+    let links = match device.wait_control(Some(Duration::from_secs(5))) {
+        Ok(Some(DeviceEvent::Reconnected(links))) => links,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(device.negotiated().segments, SegmentMode::Indirect);
+    for link in links {
+        queue.reconnect(link).unwrap();
+    }
+    assert!(!queue.is_stale());
+    let mut done = Vec::new();
+    while queue.in_flight() > 0 {
+        queue.wait(Some(Duration::from_secs(5))).unwrap();
+        queue.finish(&mut |completion| done.push(completion)).unwrap();
+    }
+    let expected: Vec<_> =
+        [0, 1, 2, 3, 5, 6].iter().map(|&n: &usize| (tickets[n], n as u64, Ok(()))).collect();
+    done.sort_by_key(|completion| completion.ticket);
+    let got: Vec<_> = done.iter().map(|c| (c.ticket, c.io.cookie, c.result)).collect();
+    assert_eq!(got, expected);
+    let mut first = [0; 1];
+    done[1].io.buffer.as_ref().unwrap().read(0, &mut first);
+    assert_eq!(first, [2], "the data moved with the work");
+    assert_eq!(queue.stats().requeued, 6);
+    let ops: Vec<_> = bed.backend().seen.iter().map(|request| (request.op, request.sector)).collect();
+    let wrote = |n| (Op::Write, n);
+    assert_eq!(ops, [wrote(0), wrote(1), wrote(2), (Op::WriteBarrier, 0), wrote(5), wrote(100)]);
+    for completion in done {
+        queue.free_buffer(completion.io.buffer.unwrap());
+    }
+    stop(device, queues);
+    let leaks = bed.machine.leaks();
+    assert_eq!((leaks.mapped, leaks.granted, leaks.pages, leaks.ports), (0, 0, 0, 0), "{leaks:?}");
+}
+
+#[test]
+fn a_backend_that_attaches_again_is_no_interruption() {
+    let bed = bed(BackendFeatures::ORIGINAL);
+    let (mut device, mut queues) = connect(&bed, config());
+    bed.backend().follows = false;
+    bed.backend().write_state(State::InitWait);
+    bed.backend().write_state(State::Connected);
+    let event = device.wait_control(Some(Duration::from_millis(50))).unwrap();
+    assert!(event.is_none(), "{event:?}");
+    write(&mut queues[0], 0, &pattern(4, 4096));
+    bed.backend().follows = true;
+    stop(device, queues);
+}
+
+#[test]
+fn what_the_returned_disk_cannot_take_is_refused() {
+    let bed = Bed::new(Setup { serve: false, features: everything(), ..Setup::plain(4096) });
+    let (mut device, mut queues) = connect(&bed, config());
+    let queue = &mut queues[0];
+    for sector in [0, 4000] {
+        let buffer = queue.alloc_buffer(4096).unwrap();
+        queue.submit(Io::write(sector, buffer)).unwrap();
+    }
+    queue.submit(Io::discard(0, 8)).unwrap();
+    queue.publish().unwrap();
+    {
+        let mut backend = bed.backend();
+        backend.disconnect();
+        backend.setup.disk.sectors = 1024;
+        backend.setup.features.operations.discard = None;
+        let directory = backend.directory.clone();
+        backend.store.apply(&[Change::Remove(&format!("{directory}/feature-discard"))]).unwrap();
+        backend.setup.serve = true;
+        backend.write_state(State::Closed);
+    }
+    loop {
+        match device.wait_control(Some(Duration::from_secs(5))).unwrap() {
+            Some(DeviceEvent::Reconnected(mut links)) => break queue.reconnect(links.remove(0)).unwrap(),
+            Some(_) => {}
+            None => panic!("no reconnection"),
+        }
+    }
+    let mut results = Vec::new();
+    while queue.in_flight() > 0 {
+        queue.wait(Some(Duration::from_secs(5))).unwrap();
+        queue.finish(&mut |completion| results.push((completion.ticket, completion.result))).unwrap();
+    }
+    results.sort_by_key(|(ticket, _)| *ticket);
+    assert_eq!(results[0].1, Ok(()));
+    assert!(matches!(results[1].1, Err(IoError::Refused(RejectReason::OutOfRange { .. }))), "{results:?}");
+    assert_eq!(results[2].1, Err(IoError::Refused(RejectReason::NotSupported)));
+    stop(device, queues);
+}
+
+#[test]
+fn the_reason_of_a_failed_queue_is_left_for_people() {
+    let bed = Bed::new(Setup { serve: false, ..Setup::plain(64) });
+    let (device, mut queues) = connect(&bed, config());
+    let op = Operation::Read;
+    let buffer = queues[0].alloc_buffer(4096).unwrap();
+    queues[0].submit(Io { op, ..Io::read(0, buffer) }).unwrap();
+    queues[0].publish().unwrap();
+    {
+        let mut backend = bed.backend();
+        let taken = backend.take(0);
+        let response =
+            blkif_proto::Response { id: !taken[0].id, ..taken[0].response(blkif_proto::Status::OKAY) };
+        backend.answer(0, response, 1);
+        backend.publish(0);
+    }
+    let error = queues[0].finish(&mut |_| ()).unwrap_err();
+    assert!(matches!(error, DeviceError::ForeignResponse { .. }));
+    let stopped = device.stop(queues, &mut |_| ()).map_err(|kept| kept.error).unwrap();
+    let text = bed.frontend_key("error").unwrap();
+    assert!(text.contains("no outstanding request"), "{text}");
+    stopped.unconfigure().unwrap();
+    assert_eq!(bed.frontend_key("error"), None);
+}

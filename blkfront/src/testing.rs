@@ -1,0 +1,440 @@
+// A toolstack and a backend over the model of Xen in this process, for tests and examples. The handshake runs on a thread of its
+// own; the rings are served by that thread too, or request by request by the test, which may answer nonsense.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use blkif_proto::{
+    Abi, Agreement, GrantRef, Head, Limits, MAX_ENTRY_SIZE, Op, Opcode, Parsed, Request, Response, Segment,
+    Status,
+    keys::{self, BackendDisk, BackendFeatures, DeviceType, DiskInfo, FrontendRecord, ToolstackFrontend},
+    xenbus::State,
+};
+use ringbuf::{BackRing, Mapped};
+use xen_platform::{
+    Access, BackWorld, Change, DomId, EventChannels, Mapper, Mapping, Port, Store, fake,
+    wire::{Permission, Rights},
+};
+
+/// What the toolstack and the backend are to be like.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub features: BackendFeatures,
+    pub disk: BackendDisk,
+    pub trusted: bool,
+    /// Serve the rings without being asked.
+    pub serve: bool,
+}
+
+impl Setup {
+    /// A writable disk of `sectors` sectors behind a backend that serves by itself and offers nothing beyond the original protocol.
+    pub fn plain(sectors: u64) -> Self {
+        let disk =
+            BackendDisk { sectors, sector_size: 512, physical_sector_size: 512, info: DiskInfo::empty() };
+        Self { features: BackendFeatures::ORIGINAL, disk, trusted: true, serve: true }
+    }
+}
+
+/// A machine with one guest that has one disk.
+pub struct Bed {
+    pub machine: fake::Machine,
+    pub guest: DomId,
+    backend: Arc<Mutex<Backend>>,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Bed {
+    pub fn new(setup: Setup) -> Self {
+        let machine = fake::Machine::new(7);
+        let guest = machine.create_domain(16 * 1024).unwrap();
+        let backend = Arc::new(Mutex::new(Backend::new(&machine, guest, setup)));
+        let over = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let (backend, over) = (backend.clone(), over.clone());
+            move || {
+                while !over.load(Ordering::Relaxed) {
+                    lock(&backend).turn();
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            }
+        });
+        Self { machine, guest, backend, over, thread: Some(thread) }
+    }
+
+    /// What a process in the guest sees.
+    pub fn world(&self) -> fake::World {
+        self.machine.world(self.guest)
+    }
+
+    /// The frontend's directory.
+    pub fn path(&self) -> String {
+        format!("/local/domain/{}/device/vbd/51712", self.guest)
+    }
+
+    /// The backend, which does nothing while it is held.
+    pub fn backend(&self) -> MutexGuard<'_, Backend> {
+        lock(&self.backend)
+    }
+
+    /// A key of the frontend's directory.
+    pub fn frontend_key(&self, key: &str) -> Option<String> {
+        let path = format!("{}/{key}", self.path());
+        self.backend().store.read(&path).ok().and_then(|value| String::from_utf8(value).ok())
+    }
+
+    /// Waits until `ready`, at most ten seconds.
+    pub fn until(&self, mut ready: impl FnMut(&mut Backend) -> bool) {
+        for _ in 0..10_000 {
+            if ready(&mut self.backend()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("waited in vain");
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn lock(backend: &Mutex<Backend>) -> MutexGuard<'_, Backend> {
+    backend.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A request as the backend took it out of the ring.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    pub id: u64,
+    pub op: Op,
+    pub indirect: bool,
+    pub entries: u32,
+    pub sector: u64,
+    pub segments: Vec<Segment>,
+}
+
+impl Taken {
+    pub fn bytes(&self) -> usize {
+        self.segments.iter().map(|segment| segment.bytes()).sum()
+    }
+
+    pub fn response(&self, status: Status) -> Response {
+        Response { id: self.id, op: self.op.opcode(), status }
+    }
+}
+
+/// The backend of one disk.
+pub struct Backend {
+    pub setup: Setup,
+    pub store: <fake::World as xen_platform::FrontWorld>::Store,
+    /// Every request that was taken out of a ring.
+    pub seen: Vec<Taken>,
+    /// Leaves what it maps mapped, as a bad backend does.
+    pub clings: bool,
+    pub rings: Vec<Ring>,
+    pub record: Option<FrontendRecord>,
+    pub image: Vec<u8>,
+    /// Follows the frontend's states; a test that wants to write its own switches it off.
+    pub follows: bool,
+    guest: DomId,
+    mapper: fake::Mapper,
+    world: fake::World,
+    frontend: String,
+    pub directory: String,
+    limits: Option<Limits>,
+    kept: HashMap<GrantRef, fake::Mapping>,
+}
+
+/// One queue's ring.
+pub struct Ring {
+    pub ring: BackRing<Mapped<fake::RingPages>>,
+    events: fake::Events,
+    port: Port,
+}
+
+impl Backend {
+    fn new(machine: &fake::Machine, guest: DomId, setup: Setup) -> Self {
+        let world = machine.world(DomId::DOM0);
+        let mut store = machine.store().connect(DomId::DOM0).unwrap();
+        let frontend = format!("/local/domain/{guest}/device/vbd/51712");
+        let directory = format!("/local/domain/0/backend/vbd/{guest}/51712");
+        let toolstack = ToolstackFrontend {
+            backend: directory.clone(),
+            backend_id: 0,
+            virtual_device: 51712,
+            device_type: DeviceType::Disk,
+            trusted: setup.trusted,
+        };
+        let owned = [Permission::new(guest, Rights::None), Permission::new(DomId::DOM0, Rights::Read)];
+        let read = [Permission::new(DomId::DOM0, Rights::None), Permission::new(guest, Rights::Read)];
+        store
+            .transact(|tree| {
+                tree.mkdir(&frontend)?;
+                tree.set_permissions(&frontend, &owned)?;
+                tree.mkdir(&directory)?;
+                tree.set_permissions(&directory, &read)?;
+                tree.write(&format!("{frontend}/state"), "1")?;
+                tree.write(&format!("{directory}/state"), "1")?;
+                tree.write(&format!("{directory}/online"), "1")?;
+                let mut wrote = Ok(());
+                toolstack.emit(|key, value| {
+                    wrote = wrote.clone().and(tree.write(&format!("{frontend}/{key}"), value));
+                });
+                wrote
+            })
+            .unwrap();
+        let sectors = usize::try_from(setup.disk.sectors).unwrap();
+        Self {
+            image: vec![0; sectors * 512],
+            setup,
+            store,
+            seen: Vec::new(),
+            clings: false,
+            rings: Vec::new(),
+            record: None,
+            follows: true,
+            guest,
+            mapper: world.mapper().unwrap(),
+            world,
+            frontend,
+            directory,
+            limits: None,
+            kept: HashMap::new(),
+        }
+    }
+
+    /// One look at the states, and at the rings if they are to be served.
+    pub fn turn(&mut self) {
+        if self.follows {
+            self.follow();
+        }
+        if self.setup.serve {
+            for queue in 0..self.rings.len() {
+                self.serve(queue);
+            }
+        }
+    }
+
+    pub fn state_of(&mut self, directory: &str) -> State {
+        State::of_node(self.store.read(&format!("{directory}/state")).ok())
+    }
+
+    pub fn frontend_state(&mut self) -> State {
+        let frontend = self.frontend.clone();
+        self.state_of(&frontend)
+    }
+
+    pub fn state(&mut self) -> State {
+        let directory = self.directory.clone();
+        self.state_of(&directory)
+    }
+
+    pub fn write(&mut self, key: &str, value: &str) {
+        let path = format!("{}/{key}", self.directory);
+        self.store.apply(&[Change::Write(&path, value)]).unwrap();
+    }
+
+    pub fn write_state(&mut self, state: State) {
+        self.write("state", state.as_str());
+    }
+
+    /// Publishes the disk again, with the state.
+    pub fn resize(&mut self, sectors: u64) {
+        self.setup.disk.sectors = sectors;
+        self.limits.as_mut().unwrap().sectors = sectors;
+        self.image.resize(usize::try_from(sectors).unwrap() * 512, 0);
+        self.write("sectors", &sectors.to_string());
+        self.write_state(State::Connected);
+    }
+
+    /// Lets go of everything of the guest's.
+    pub fn disconnect(&mut self) {
+        self.rings.clear();
+        self.kept.clear();
+        self.limits = None;
+    }
+
+    fn follow(&mut self) {
+        let (frontend, own) = (self.frontend_state(), self.state());
+        match (frontend, own) {
+            (State::Initialising, State::Initialising | State::Closed) => {
+                let features = self.setup.features;
+                let directory = self.directory.clone();
+                let present = self.store.list(&directory).unwrap();
+                for key in features.stale(present.iter().map(String::as_str)) {
+                    self.store.apply(&[Change::Remove(&format!("{directory}/{key}"))]).unwrap();
+                }
+                features.emit(|key, value| self.write(key, value));
+                self.write_state(State::InitWait);
+            }
+            (State::Initialised | State::Connected, State::InitWait) => self.connect(),
+            (State::Closing, State::InitWait | State::Connected) => self.write_state(State::Closing),
+            (State::Closed, State::InitWait | State::Connected | State::Closing) => {
+                self.disconnect();
+                self.write_state(State::Closed);
+            }
+            _ => {}
+        }
+    }
+
+    fn connect(&mut self) {
+        let Self { store, frontend, setup, .. } = self;
+        let record =
+            FrontendRecord::parse(|key| store.read(&format!("{frontend}/{key}")).ok(), &setup.features)
+                .unwrap();
+        let agreement = Agreement::between(&setup.features.capacity(), &record.capacity(), record.abi);
+        self.limits = Some(agreement.limits(&setup.disk, setup.features.operations));
+        for queue in &record.queues {
+            let pages = self.mapper.map_ring(self.guest, &queue.ring_refs).unwrap();
+            let ring = BackRing::attach(Mapped::new(pages, record.abi.entry_size()).unwrap()).unwrap();
+            let mut events = self.world.events().unwrap();
+            let port = events.bind_interdomain(self.guest, Port(queue.event_channel)).unwrap();
+            self.rings.push(Ring { ring, events, port });
+        }
+        let disk = self.setup.disk;
+        disk.emit(|key, value| self.write(key, value));
+        self.record = Some(record);
+        self.write_state(State::Connected);
+    }
+
+    /// Takes, runs and answers everything in a ring; returns how many requests.
+    pub fn serve(&mut self, queue: usize) -> usize {
+        let taken = self.take(queue);
+        for request in &taken {
+            let status = self.run(request);
+            self.answer(queue, request.response(status), request.entries);
+        }
+        self.publish(queue);
+        taken.len()
+    }
+
+    /// Takes everything out of a ring. Panics at a request that a good backend would refuse.
+    pub fn take(&mut self, queue: usize) -> Vec<Taken> {
+        let limits = self.limits.unwrap();
+        let mut taken = Vec::new();
+        loop {
+            let ring = &mut self.rings[queue].ring;
+            let available = ring.available().unwrap();
+            if available == 0 {
+                break;
+            }
+            let mut entries = vec![[0; MAX_ENTRY_SIZE]];
+            ring.read(0, &mut entries[0]).unwrap();
+            let head = Head::parse(&entries[0], &limits);
+            assert!(head.entries <= available, "a request published in part");
+            for ahead in 1..head.entries {
+                let mut entry = [0; MAX_ENTRY_SIZE];
+                ring.read(ahead, &mut entry).unwrap();
+                entries.push(entry);
+            }
+            ring.consume(head.entries).unwrap();
+            let (indirect, request) = match Request::parse(&entries, &limits).unwrap() {
+                Parsed::Whole(request) => (false, take_in(&request, head.entries)),
+                Parsed::Indirect(indirect) => {
+                    let mut pages = Vec::new();
+                    for gref in indirect.pages() {
+                        let mut page = [0; 4096];
+                        self.access(*gref, Access::Read, |mapped| {
+                            mapped.read(&mut page);
+                        });
+                        pages.extend(page);
+                    }
+                    (true, take_in(&indirect.with_descriptors(&pages, &limits).unwrap(), 1))
+                }
+            };
+            taken.push(Taken { indirect, ..request });
+        }
+        self.seen.extend_from_slice(&taken);
+        taken
+    }
+
+    /// Moves the data of a request.
+    pub fn run(&mut self, request: &Taken) -> Status {
+        let mut at = usize::try_from(request.sector).unwrap() * 512;
+        match request.op {
+            Op::Discard { sectors, .. } => {
+                let len = usize::try_from(sectors).unwrap() * 512;
+                self.image[at..at + len].fill(0);
+            }
+            Op::Read | Op::Write | Op::WriteBarrier | Op::Flush => {
+                let reads = request.op == Op::Read;
+                let access = if reads { Access::ReadWrite } else { Access::Read };
+                for segment in request.segments.clone() {
+                    let mut image = core::mem::take(&mut self.image);
+                    let part = &mut image[at..at + segment.bytes()];
+                    self.access(segment.gref, access, |mapped| {
+                        let mapped = mapped.part(segment.offset(), segment.bytes()).unwrap();
+                        if reads {
+                            mapped.write(part)
+                        } else {
+                            mapped.read(part)
+                        };
+                    });
+                    self.image = image;
+                    at += segment.bytes();
+                }
+            }
+        }
+        Status::OKAY
+    }
+
+    pub fn answer(&mut self, queue: usize, response: Response, entries: u32) {
+        let abi = self.record.as_ref().map_or(Abi::NATIVE, |record| record.abi);
+        self.rings[queue].ring.respond(&response.emit()[..abi.response_size()], entries).unwrap();
+    }
+
+    pub fn publish(&mut self, queue: usize) {
+        let Ring { ring, events, port } = &mut self.rings[queue];
+        if ring.publish().is_needed() {
+            events.notify(*port).unwrap();
+        }
+    }
+
+    /// Sends an event for nothing.
+    pub fn ring_the_bell(&mut self, queue: usize) {
+        let Ring { events, port, .. } = &mut self.rings[queue];
+        events.notify(*port).unwrap();
+    }
+
+    /// Maps a page for the time of `work`, or for good with persistent grants and in a bad backend.
+    fn access(&mut self, gref: GrantRef, access: Access, work: impl FnOnce(xen_platform::SharedMem<'_>)) {
+        let persistent = self.record.as_ref().is_some_and(|record| record.persistent);
+        let access = if persistent { Access::ReadWrite } else { access };
+        let mut mapping = self.kept.remove(&gref).unwrap_or_else(|| self.mapper.mapping());
+        if mapping.is_empty() {
+            self.mapper.map(self.guest, &[gref], access, &mut mapping).unwrap();
+        }
+        work(mapping.page(0).unwrap());
+        if persistent || self.clings {
+            self.kept.insert(gref, mapping);
+        }
+    }
+}
+
+fn take_in(request: &Request<'_>, entries: u32) -> Taken {
+    let (id, op, sector) = (request.id, request.op, request.sector);
+    Taken { id, op, indirect: false, entries, sector, segments: request.segments.iter().collect() }
+}
+
+/// A frontend key that says which operation an answer is to.
+pub const FOREIGN_OP: Opcode = Opcode(9);
+
+/// Names of the keys that a connection leaves in the frontend's directory.
+pub fn connection_keys(bed: &Bed) -> Vec<String> {
+    let path = bed.path();
+    let names = bed.backend().store.list(&path).unwrap();
+    names.into_iter().filter(|name| keys::is_connection_key(name)).collect()
+}
