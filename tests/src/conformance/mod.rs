@@ -11,6 +11,7 @@
 //! `cargo test -p tests --test in_process` and `--test two_process` run them; a clause's name selects it.
 
 pub mod backend;
+pub mod frontend;
 pub mod rig;
 pub mod run;
 

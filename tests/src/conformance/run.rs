@@ -3,8 +3,8 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use super::{
-    backend,
-    rig::{Processes, Rig},
+    backend, frontend,
+    rig::{self, Processes, Rig},
 };
 
 /// Runs the clauses that the command line chooses, with the other end in a thread or in a process of its own, and exits with the
@@ -26,6 +26,16 @@ fn trials(processes: Processes) -> Vec<Trial> {
                 let mut rig = Rig::start(processes, abi, &[]).map_err(breach)?;
                 let mut guest = rig.guest().map_err(breach)?;
                 (clause.check)(&mut guest).map_err(|error| breach(error.context(rig.world.backend_words())))
+            }));
+        }
+    }
+    for clause in frontend::clauses(processes) {
+        for &abi in clause.abis {
+            let name = format!("frontend::{}::{}", clause.name, abi.as_protocol());
+            trials.push(Trial::test(name, move || {
+                let breach = |error| Failed::from(format!("{}\n{error:?}", clause.rule));
+                let mut backend = rig::backend::Backend::start(processes, abi).map_err(breach)?;
+                (clause.check)(&mut backend).map_err(breach)
             }));
         }
     }

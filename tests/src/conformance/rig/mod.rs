@@ -1,5 +1,6 @@
 //! The scripted peers and the processes under test.
 
+pub mod backend;
 mod guest;
 mod queue;
 mod subject;
