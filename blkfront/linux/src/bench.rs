@@ -7,6 +7,8 @@ mod load;
 mod pattern;
 mod report;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

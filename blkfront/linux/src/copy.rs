@@ -327,3 +327,6 @@ impl fmt::Display for Summary<'_> {
 fn image_name(image: &Path) -> std::path::Display<'_> {
     image.file_name().map_or(image, Path::new).display()
 }
+
+#[cfg(test)]
+mod tests;

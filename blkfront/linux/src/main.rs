@@ -22,6 +22,8 @@ mod push;
 mod range;
 mod signal;
 mod size;
+#[cfg(test)]
+mod testbed;
 mod vdev;
 
 use std::process::ExitCode;

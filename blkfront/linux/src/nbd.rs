@@ -17,6 +17,8 @@ mod jobs;
 mod mailbox;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod worker;
 

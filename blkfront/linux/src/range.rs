@@ -111,3 +111,6 @@ fn fill(input: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
     }
     Ok(count)
 }
+
+#[cfg(test)]
+mod tests;
