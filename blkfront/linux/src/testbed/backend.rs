@@ -41,7 +41,7 @@ pub(super) fn serve(
     while !ending.load(Ordering::Relaxed) {
         let busy = connection.as_mut().is_some_and(|connection| connection.turn(&mut medium.lock().unwrap()));
         turns += 1;
-        if busy && turns % 256 != 0 {
+        if busy && !turns.is_multiple_of(256) {
             continue;
         }
         match (end.frontend_state(), &connection) {
