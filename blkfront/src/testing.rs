@@ -12,8 +12,7 @@ use std::{
 };
 
 use blkif_proto::{
-    Abi, Agreement, GrantRef, Head, Limits, MAX_ENTRY_SIZE, Op, Opcode, Parsed, Request, Response, Segment,
-    Status,
+    Abi, Agreement, GrantRef, Head, Limits, MAX_ENTRY_SIZE, Op, Parsed, Request, Response, Segment, Status,
     keys::{self, BackendDisk, BackendFeatures, DeviceType, DiskInfo, FrontendRecord, ToolstackFrontend},
     xenbus::State,
 };
@@ -89,17 +88,6 @@ impl Bed {
         let path = format!("{}/{key}", self.path());
         self.backend().store.read(&path).ok().and_then(|value| String::from_utf8(value).ok())
     }
-
-    /// Waits until `ready`, at most ten seconds.
-    pub fn until(&self, mut ready: impl FnMut(&mut Backend) -> bool) {
-        for _ in 0..10_000 {
-            if ready(&mut self.backend()) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        panic!("waited in vain");
-    }
 }
 
 impl Drop for Bed {
@@ -127,10 +115,6 @@ pub struct Taken {
 }
 
 impl Taken {
-    pub fn bytes(&self) -> usize {
-        self.segments.iter().map(|segment| segment.bytes()).sum()
-    }
-
     pub fn response(&self, status: Status) -> Response {
         Response { id: self.id, op: self.op.opcode(), status }
     }
@@ -428,9 +412,6 @@ fn take_in(request: &Request<'_>, entries: u32) -> Taken {
     let (id, op, sector) = (request.id, request.op, request.sector);
     Taken { id, op, indirect: false, entries, sector, segments: request.segments.iter().collect() }
 }
-
-/// A frontend key that says which operation an answer is to.
-pub const FOREIGN_OP: Opcode = Opcode(9);
 
 /// Names of the keys that a connection leaves in the frontend's directory.
 pub fn connection_keys(bed: &Bed) -> Vec<String> {

@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
+
 use core::time::Duration;
 use std::{thread, vec};
 
@@ -6,6 +8,8 @@ use xen_platform::{Change, Store, StoreError, fake};
 
 use super::*;
 use crate::{Abi, DeviceError, Io, Operation, RejectReason, SegmentChoice, SegmentMode, testing::*};
+
+mod recovery;
 
 type World = fake::World;
 
@@ -193,19 +197,6 @@ fn stale_keys_of_an_earlier_driver_are_removed() {
 }
 
 #[test]
-fn the_connection_of_a_killed_driver_is_closed_first() {
-    let bed = bed(everything());
-    let (device, queues) = connect(&bed, Config { queues: 2, ring_pages: 4, ..config() });
-    // Gone without a word.
-    drop((device, queues));
-    assert_eq!(bed.frontend_key("state").as_deref(), Some("4"));
-    let (device, mut queues) = connect(&bed, config());
-    assert_eq!((device.negotiated().queues, device.negotiated().ring_pages), (1, 1));
-    write(&mut queues[0], 0, &pattern(5, 4096));
-    stop(device, queues);
-}
-
-#[test]
 fn a_missing_device_and_a_silent_backend_are_errors_with_names() {
     let bed = bed(BackendFeatures::ORIGINAL);
     let nowhere = Frontend::probe(bed.world(), "/local/domain/1/device/vbd/9").err();
@@ -318,152 +309,6 @@ fn stop_ends_what_the_backend_never_answers() {
     assert_eq!(late.len(), 1);
     assert_eq!(late[0].result, Err(IoError::Cancelled));
     assert!(late[0].io.buffer.is_some(), "the backend has let go of it");
-}
-
-#[test]
-fn a_removed_device_can_still_be_stopped() {
-    let bed = bed(BackendFeatures::ORIGINAL);
-    let (mut device, queues) = connect(&bed, config());
-    {
-        // xl block-detach --force: the frontend's directory goes first.
-        let (path, mut backend) = (bed.path(), bed.backend());
-        backend.follows = false;
-        backend.store.apply(&[Change::Remove(&path)]).unwrap();
-        backend.disconnect();
-        backend.write_state(State::Closed);
-    }
-    let event = device.wait_control(Some(Duration::from_secs(5))).unwrap();
-    assert!(matches!(event, Some(DeviceEvent::Lost)), "{event:?}");
-    stop(device, queues);
-    assert_eq!(bed.frontend_key("state"), None, "not brought back to life");
-}
-
-#[test]
-fn a_backend_that_closes_and_returns_gets_all_work_again_in_order() {
-    let bed = Bed::new(Setup { serve: false, features: everything(), ..Setup::plain(4096) });
-    let (mut device, mut queues) = connect(&bed, config());
-    let queue = &mut queues[0];
-    let mut tickets = Vec::new();
-    for n in 0..6u8 {
-        let buffer = queue.alloc_buffer(8192).unwrap();
-        buffer.write(0, &[n + 1; 8192]);
-        let io = if n == 3 { Io::write_barrier(0, buffer) } else { Io::write(u64::from(n), buffer) };
-        tickets.push(queue.submit(io.cookie(n.into())).unwrap());
-    }
-    queue.publish().unwrap();
-    {
-        let mut backend = bed.backend();
-        let taken = backend.take(0);
-        assert_eq!(taken.len(), 6);
-        // One is answered, out of order, the others never.
-        let status = backend.run(&taken[4]);
-        backend.answer(0, taken[4].response(status), 1);
-        backend.publish(0);
-    }
-    let mut done = Vec::new();
-    assert_eq!(queue.finish(&mut |completion| done.push(completion)), Ok(1));
-    assert_eq!(done[0].io.cookie, 4);
-    {
-        let mut backend = bed.backend();
-        backend.disconnect();
-        backend.seen.clear();
-        // With other abilities than before.
-        backend.setup.features = BackendFeatures { request_maxima: None, persistent: false, ..everything() };
-        backend.setup.serve = true;
-        backend.write_state(State::Closed);
-    }
-    assert!(matches!(device.wait_control(Some(Duration::from_secs(5))), Ok(Some(DeviceEvent::Lost))));
-    assert!(queue.is_stale());
-    // Submitted in between: goes to the new backend after the others.
-    let buffer = queue.alloc_buffer(4096).unwrap();
-    tickets.push(queue.submit(Io::write(100, buffer).cookie(6)).unwrap());
-    queue.publish().unwrap();
-    let links = match device.wait_control(Some(Duration::from_secs(5))) {
-        Ok(Some(DeviceEvent::Reconnected(links))) => links,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(device.negotiated().segments, SegmentMode::Indirect);
-    for link in links {
-        queue.reconnect(link).unwrap();
-    }
-    assert!(!queue.is_stale());
-    let mut done = Vec::new();
-    while queue.in_flight() > 0 {
-        queue.wait(Some(Duration::from_secs(5))).unwrap();
-        queue.finish(&mut |completion| done.push(completion)).unwrap();
-    }
-    let expected: Vec<_> =
-        [0, 1, 2, 3, 5, 6].iter().map(|&n: &usize| (tickets[n], n as u64, Ok(()))).collect();
-    done.sort_by_key(|completion| completion.ticket);
-    let got: Vec<_> = done.iter().map(|c| (c.ticket, c.io.cookie, c.result)).collect();
-    assert_eq!(got, expected);
-    let mut first = [0; 1];
-    done[1].io.buffer.as_ref().unwrap().read(0, &mut first);
-    assert_eq!(first, [2], "the data moved with the work");
-    assert_eq!(queue.stats().requeued, 6);
-    let ops: Vec<_> = bed.backend().seen.iter().map(|request| (request.op, request.sector)).collect();
-    let wrote = |n| (Op::Write, n);
-    assert_eq!(ops, [wrote(0), wrote(1), wrote(2), (Op::WriteBarrier, 0), wrote(5), wrote(100)]);
-    for completion in done {
-        queue.free_buffer(completion.io.buffer.unwrap());
-    }
-    stop(device, queues);
-    let leaks = bed.machine.leaks();
-    assert_eq!((leaks.mapped, leaks.granted, leaks.pages, leaks.ports), (0, 0, 0, 0), "{leaks:?}");
-}
-
-#[test]
-fn a_backend_that_attaches_again_is_no_interruption() {
-    let bed = bed(BackendFeatures::ORIGINAL);
-    let (mut device, mut queues) = connect(&bed, config());
-    bed.backend().follows = false;
-    bed.backend().write_state(State::InitWait);
-    bed.backend().write_state(State::Connected);
-    let event = device.wait_control(Some(Duration::from_millis(50))).unwrap();
-    assert!(event.is_none(), "{event:?}");
-    write(&mut queues[0], 0, &pattern(4, 4096));
-    bed.backend().follows = true;
-    stop(device, queues);
-}
-
-#[test]
-fn what_the_returned_disk_cannot_take_is_refused() {
-    let bed = Bed::new(Setup { serve: false, features: everything(), ..Setup::plain(4096) });
-    let (mut device, mut queues) = connect(&bed, config());
-    let queue = &mut queues[0];
-    for sector in [0, 4000] {
-        let buffer = queue.alloc_buffer(4096).unwrap();
-        queue.submit(Io::write(sector, buffer)).unwrap();
-    }
-    queue.submit(Io::discard(0, 8)).unwrap();
-    queue.publish().unwrap();
-    {
-        let mut backend = bed.backend();
-        backend.disconnect();
-        backend.setup.disk.sectors = 1024;
-        backend.setup.features.operations.discard = None;
-        let directory = backend.directory.clone();
-        backend.store.apply(&[Change::Remove(&format!("{directory}/feature-discard"))]).unwrap();
-        backend.setup.serve = true;
-        backend.write_state(State::Closed);
-    }
-    loop {
-        match device.wait_control(Some(Duration::from_secs(5))).unwrap() {
-            Some(DeviceEvent::Reconnected(mut links)) => break queue.reconnect(links.remove(0)).unwrap(),
-            Some(_) => {}
-            None => panic!("no reconnection"),
-        }
-    }
-    let mut results = Vec::new();
-    while queue.in_flight() > 0 {
-        queue.wait(Some(Duration::from_secs(5))).unwrap();
-        queue.finish(&mut |completion| results.push((completion.ticket, completion.result))).unwrap();
-    }
-    results.sort_by_key(|(ticket, _)| *ticket);
-    assert_eq!(results[0].1, Ok(()));
-    assert!(matches!(results[1].1, Err(IoError::Refused(RejectReason::OutOfRange { .. }))), "{results:?}");
-    assert_eq!(results[2].1, Err(IoError::Refused(RejectReason::NotSupported)));
-    stop(device, queues);
 }
 
 #[test]
