@@ -1,6 +1,10 @@
 //! Clauses as tests: one for each clause and ABI, each in a fresh world.
 
+use anyhow::Result;
+use blkback::config::Strategy;
+use blkif_proto::Abi;
 use libtest_mimic::{Arguments, Failed, Trial};
+use xen_platform::sim;
 
 use super::{
     backend, frontend,
@@ -18,15 +22,13 @@ pub fn main(processes: Processes) -> ! {
 
 fn trials(processes: Processes) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for clause in backend::clauses() {
-        for &abi in clause.abis {
-            let name = format!("backend::{}::{}", clause.name, abi.as_protocol());
-            trials.push(Trial::test(name, move || {
-                let breach = |error| Failed::from(format!("{}\n{error:?}", clause.rule));
-                let mut rig = Rig::start(processes, abi, &[]).map_err(breach)?;
-                let mut guest = rig.guest().map_err(breach)?;
-                (clause.check)(&mut guest).map_err(|error| breach(error.context(rig.world.backend_words())))
-            }));
+    for clause in backend::data::<sim::World>() {
+        for &strategy in strategies(processes) {
+            for &abi in clause.abis {
+                let name = format!("backend::{}::{}::{strategy:?}", clause.name, abi.as_protocol());
+                let (rule, check) = (clause.rule, clause.check);
+                trials.push(trial(name, rule, move |rig| check(&mut rig.guest()?), processes, strategy, abi));
+            }
         }
     }
     for clause in frontend::clauses(processes) {
@@ -40,4 +42,28 @@ fn trials(processes: Processes) -> Vec<Trial> {
         }
     }
     trials
+}
+
+fn strategies(processes: Processes) -> &'static [Strategy] {
+    match processes {
+        Processes::One => &[Strategy::Copy, Strategy::Persistent, Strategy::Direct],
+        Processes::Two => &[Strategy::Direct],
+    }
+}
+
+/// One clause about backends in one world.
+fn trial(
+    name: String,
+    rule: &'static str,
+    check: impl FnOnce(&mut Rig) -> Result<()> + Send + 'static,
+    processes: Processes,
+    strategy: Strategy,
+    abi: Abi,
+) -> Trial {
+    Trial::test(name, move || {
+        let breach = |error| Failed::from(format!("{rule}\n{error:?}"));
+        let mut rig = Rig::new(processes, strategy, abi).map_err(breach)?;
+        check(&mut rig).map_err(|error| breach(error.context(rig.world.backend_words())))?;
+        rig.finish().map_err(breach)
+    })
 }

@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// Where the two programs are.
-#[derive(Clone, Debug)]
+/// Where the two programs are. The default is nowhere: for worlds whose ends all run in threads.
+#[derive(Clone, Debug, Default)]
 pub struct Binaries {
     /// The backend daemon.
     pub blkback: PathBuf,

@@ -3,7 +3,7 @@
 //! ```text
 //!   World ── Broker            the hypervisor and xenstored, threads of this process, sockets in a temporary directory
 //!     │ └─── Toolstack         libxl's part: guests, disks, their nodes, removal
-//!     ├───── blkback           the real daemon, a child process
+//!     ├───── blkback           the real daemon, a child process; or its code in a thread of ours
 //!     └───── blkfront ...      the real tool, a child process for each use
 //! ```
 //!
@@ -11,6 +11,7 @@
 //! directory are removed.
 
 pub mod binaries;
+pub mod daemon;
 pub mod process;
 pub mod toolstack;
 pub mod tuning;
@@ -21,11 +22,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use blkback::config::Config;
 use tempfile::TempDir;
 use xen_platform::{DomId, sim};
 
 pub use binaries::Binaries;
+pub use daemon::DaemonThread;
 pub use process::{Process, catch_interrupts, interrupted, wait_until};
 pub use toolstack::{Disk, Kind, Toolstack, Vbd};
 
@@ -36,11 +39,18 @@ pub const GUEST_PAGES: u32 = 1 << 18;
 #[derive(Debug)]
 pub struct World {
     // In the order in which they must end.
-    backend: Option<Process>,
+    backend: Option<Backend>,
     toolstack: Toolstack,
     broker: sim::Broker,
     binaries: Binaries,
     dir: TempDir,
+}
+
+/// Where the daemon runs.
+#[derive(Debug)]
+enum Backend {
+    Process(Process),
+    Thread(DaemonThread),
 }
 
 impl World {
@@ -82,20 +92,53 @@ impl World {
         let mut command = Command::new(&self.binaries.blkback);
         command.args(["--xen", &self.name()]).args(arguments).stdin(Stdio::null());
         let log = self.dir().join("blkback.log");
-        self.backend = Some(Process::spawn_logged("blkback", &mut command, &log)?);
+        self.backend = Some(Backend::Process(Process::spawn_logged("blkback", &mut command, &log)?));
         Ok(())
+    }
+
+    /// Starts the daemon in domain 0 in a thread of this process.
+    pub fn start_backend_thread(&mut self, config: Config) -> Result<()> {
+        self.backend = Some(Backend::Thread(DaemonThread::start(self.dir(), config)?));
+        Ok(())
+    }
+
+    /// True once a daemon was started and not stopped.
+    pub fn has_backend(&self) -> bool {
+        self.backend.is_some()
+    }
+
+    /// Stops the daemon, if one was started. Errors: it did not stop cleanly.
+    pub fn stop_backend(&mut self) -> Result<()> {
+        match self.backend.take() {
+            Some(Backend::Process(mut process)) => process.stop(),
+            Some(Backend::Thread(mut thread)) => thread.stop(),
+            None => Ok(()),
+        }
     }
 
     /// The last lines of the daemon's log, for messages; empty when it runs in a thread.
     pub fn backend_words(&self) -> String {
-        self.backend.as_ref().map_or_else(String::new, Process::log_tail)
+        match &self.backend {
+            Some(Backend::Process(process)) => process.log_tail(),
+            _ => String::new(),
+        }
     }
 
-    /// The running daemon. Errors: it was not started, or has ended.
+    /// Errors when no daemon was started, or it has ended.
+    pub fn check_backend(&mut self) -> Result<()> {
+        match self.backend.as_mut().context("no blkback was started")? {
+            Backend::Process(process) => process.check_alive(),
+            Backend::Thread(thread) => thread.check_alive(),
+        }
+    }
+
+    /// The running daemon's process. Errors: it was not started, has ended, or runs in a thread.
     pub fn backend(&mut self) -> Result<&mut Process> {
-        let process = self.backend.as_mut().context("no blkback was started")?;
-        process.check_alive()?;
-        Ok(process)
+        self.check_backend()?;
+        match &mut self.backend {
+            Some(Backend::Process(process)) => Ok(process),
+            _ => bail!("blkback runs in a thread"),
+        }
     }
 
     /// Makes a guest with one disk behind the running daemon.
@@ -106,8 +149,9 @@ impl World {
 
     /// Attaches a disk; if the daemon does not take it, its log is in the error.
     pub fn attach(&mut self, guest: DomId, disk: &Disk) -> Result<Vbd> {
-        self.backend()?;
-        self.toolstack.attach(guest, disk).with_context(|| self.backend_log())
+        self.check_backend()?;
+        let taken = self.toolstack.attach(guest, disk);
+        taken.with_context(|| format!("blkback does not take the disk{}", self.backend_words()))
     }
 
     /// The frontend's tool for one disk, to be given a subcommand.
@@ -138,15 +182,6 @@ impl World {
 
     /// Stops the daemon and ends the world. Errors: the daemon did not stop cleanly.
     pub fn stop(mut self) -> Result<()> {
-        match self.backend.take() {
-            Some(mut backend) => backend.stop(),
-            None => Ok(()),
-        }
-    }
-
-    fn backend_log(&self) -> String {
-        self.backend.as_ref().map_or_else(String::new, |backend| {
-            format!("blkback does not take the disk{}", backend.log_tail())
-        })
+        self.stop_backend()
     }
 }

@@ -1,15 +1,15 @@
 //! Clauses about backends: the scripted peer is a guest.
+//!
+//! A clause over [`Guest`] needs nothing but a guest with a writable disk and runs in any world; one over [`Rig`](super::rig::Rig) also plays
+//! toolstack, looks at the image from outside or has several guests.
 
 mod ring;
 
-use xen_platform::sim;
+use xen_platform::FrontWorld;
 
 use super::{Clause, rig::Guest};
 
-/// The scripted frontend of the simulated world.
-pub type Peer = Guest<sim::World>;
-
-/// Every clause, by area.
-pub fn clauses() -> Vec<&'static Clause<Peer>> {
-    [ring::CLAUSES].into_iter().flatten().collect()
+/// Clauses about requests, for a guest of any world. A backend that moves data in several ways is put to them in each.
+pub fn data<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
+    [ring::clauses()].into_iter().flatten().collect()
 }

@@ -4,63 +4,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use blkif_proto::{
-    Abi, Agreement, Entry, GrantRef, Limits, Op, Request, Response, Segment, SegmentMode, Segments, indirect,
-    keys::{self, BackendDisk, BackendFeatures, FrontendRecord, QueueRecord, RequestMaxima, RingDialect},
+    Abi,
+    keys::{self, BackendDisk, BackendFeatures, FrontendRecord, QueueRecord, RequestMaxima},
+    segment_block,
     xenbus::State,
 };
-use xen_platform::{Access, Change, EventChannels as _, FrontWorld, Lender, Pages, Store, StoreError};
+use xen_platform::{
+    Access, Change, DomId, EventChannels as _, FrontWorld, Lender as _, Store as _, StoreError,
+};
 
-use super::queue::RawQueue;
+use super::{Connection, RawQueue, Wish, queue::PATIENCE};
 use crate::world::{Vbd, wait_until};
-
-/// How the scripted frontend connects.
-#[derive(Clone, Debug)]
-pub struct Wish {
-    /// Queues.
-    pub queues: u32,
-    /// Pages of each ring.
-    pub ring_pages: u32,
-    /// How the number of pages is told.
-    pub dialect: RingDialect,
-    /// Whether to promise persistent grants.
-    pub persistent: bool,
-    /// The way of large requests.
-    pub mode: SegmentMode,
-    /// Keys to write differently (`Some`) or not at all (`None`), relative to the frontend's directory.
-    pub edits: Vec<(String, Option<String>)>,
-    /// The state to announce with the keys.
-    pub state: State,
-}
-
-impl Default for Wish {
-    fn default() -> Self {
-        Self {
-            queues: 1,
-            ring_pages: 1,
-            dialect: RingDialect::Order,
-            persistent: false,
-            mode: SegmentMode::Direct,
-            edits: Vec::new(),
-            state: State::Initialised,
-        }
-    }
-}
-
-impl Wish {
-    /// Writes `key` as `value`.
-    #[must_use]
-    pub fn with(mut self, key: &str, value: &str) -> Self {
-        self.edits.push((key.to_owned(), Some(value.to_owned())));
-        self
-    }
-
-    /// Leaves `key` out.
-    #[must_use]
-    pub fn without(mut self, key: &str) -> Self {
-        self.edits.push((key.to_owned(), None));
-        self
-    }
-}
 
 /// A guest with one disk.
 pub struct Guest<W: FrontWorld> {
@@ -72,18 +26,6 @@ pub struct Guest<W: FrontWorld> {
     pub vbd: Vbd,
     /// The layout to speak.
     pub abi: Abi,
-}
-
-/// Rings that the backend serves.
-pub struct Connection<W: FrontWorld> {
-    /// The queues.
-    pub queues: Vec<RawQueue<W::Events>>,
-    /// Lends the guest's pages to the backend.
-    pub lender: W::Lender,
-    /// What requests may be.
-    pub limits: Limits,
-    /// What the backend says of the disk.
-    pub disk: BackendDisk,
 }
 
 impl<W: FrontWorld> Guest<W> {
@@ -115,8 +57,18 @@ impl<W: FrontWorld> Guest<W> {
 
     /// Writes a node of the frontend's directory.
     pub fn write(&mut self, key: &str, value: &str) -> Result<()> {
-        let path = format!("{}/{key}", self.vbd.frontend);
-        Ok(self.store.apply(&[Change::Write(&path, value)])?)
+        self.change(&[(key, Some(value))])
+    }
+
+    /// Writes (`Some`) and removes (`None`) nodes of the frontend's directory in one transaction.
+    pub fn change(&mut self, changes: &[(&str, Option<&str>)]) -> Result<()> {
+        let paths: Vec<String> =
+            changes.iter().map(|(key, _)| format!("{}/{key}", self.vbd.frontend)).collect();
+        let mut steps = Vec::new();
+        for (path, (_, value)) in paths.iter().zip(changes) {
+            steps.push(value.map_or(Change::Remove(path), |value| Change::Write(path, value)));
+        }
+        Ok(self.store.apply(&steps)?)
     }
 
     /// Announces a state.
@@ -132,11 +84,14 @@ impl<W: FrontWorld> Guest<W> {
     /// Waits until the backend shows `wanted`.
     pub fn wait_backend(&mut self, wanted: State) -> Result<()> {
         let mut seen = State::Unknown;
-        wait_until(&format!("the backend to be {wanted}"), Duration::from_secs(5), || {
+        wait_until(&format!("the backend to be {wanted}"), PATIENCE, || {
             seen = self.backend_state()?;
             Ok((seen == wanted).then_some(()))
         })
-        .with_context(|| format!("it is {seen}"))
+        .with_context(|| {
+            let text = self.backend_key(keys::ERROR).ok().flatten();
+            format!("it is {seen}{}", text.map_or(String::new(), |text| format!(" and says: {text}")))
+        })
     }
 
     /// Errors when the backend leaves `state` within `time`.
@@ -152,61 +107,47 @@ impl<W: FrontWorld> Guest<W> {
         }
     }
 
+    /// Waits for the backend to close for an error whose text names `word`.
+    pub fn refused_for(&mut self, word: &str) -> Result<()> {
+        self.wait_backend(State::Closing)?;
+        match self.backend_key(keys::ERROR)? {
+            Some(text) if text.contains(word) => Ok(()),
+            Some(text) => bail!("the error does not name {word}: {text}"),
+            None => bail!("the backend closed and left no error that names {word}"),
+        }
+    }
+
     /// Connects: publishes rings, waits for the backend, announces Connected.
     pub fn connect(&mut self, wish: &Wish) -> Result<Connection<W>> {
         self.wait_backend(State::InitWait)?;
-        let mut connection = self.publish(wish)?;
+        let connection = self.publish(wish)?;
         self.wait_backend(State::Connected)?;
         self.set_state(State::Connected)?;
-        self.learn(wish, &mut connection)?;
         Ok(connection)
     }
 
-    /// Publishes rings and the wish's state, and waits for nothing. The limits are those of the offers of this moment.
+    /// Publishes rings and the wish's state, and waits for nothing.
     pub fn publish(&mut self, wish: &Wish) -> Result<Connection<W>> {
-        let mut lender = self.world.lender(xen_platform::DomId::DOM0)?;
+        let mut lender = self.world.lender(DomId::DOM0)?;
         let mut queues = Vec::new();
         let mut records = Vec::new();
         for _ in 0..wish.queues {
             let mut events = self.world.events()?;
-            let port = events.alloc_unbound(xen_platform::DomId::DOM0)?;
+            let port = events.alloc_unbound(DomId::DOM0)?;
             let mut pages = lender.alloc(wish.ring_pages as usize)?;
             lender.lend(&mut pages, Access::ReadWrite)?;
             records.push(QueueRecord { ring_refs: pages.grants().to_vec(), event_channel: port.0 });
-            queues.push(RawQueue::new(pages, self.abi.entry_size(), events, port)?);
+            queues.push(RawQueue::new(pages, self.abi.entry_size(), events, port, wish.start)?);
         }
-        let request_maxima = match (wish.mode, self.offers()?.request_maxima) {
-            (SegmentMode::Blocks, Some(offered)) => {
-                let most = u16::try_from(blkif_proto::segment_block::max_segments(self.abi))?;
-                Some(RequestMaxima { segments: offered.segments.min(most), ..offered })
-            }
-            (SegmentMode::Blocks, None) => bail!("the backend does not offer segment blocks"),
-            _ => None,
-        };
         let record = FrontendRecord {
             abi: self.abi,
             dialect: wish.dialect,
             queues: records,
             persistent: wish.persistent,
-            request_maxima,
+            request_maxima: if wish.blocks { Some(self.maxima()?) } else { None },
         };
         self.write_record(&record, wish)?;
-        let disk = BackendDisk {
-            sectors: 0,
-            sector_size: 512,
-            physical_sector_size: 512,
-            info: keys::DiskInfo::empty(),
-        };
-        let mut connection = Connection { queues, lender, limits: limits_of(self, wish, &disk)?, disk };
-        connection.limits.mode = wish.mode;
-        Ok(connection)
-    }
-
-    /// Reads what the backend tells once it is connected.
-    pub fn learn(&mut self, wish: &Wish, connection: &mut Connection<W>) -> Result<()> {
-        connection.disk = self.disk()?;
-        connection.limits = limits_of(self, wish, &connection.disk)?;
-        Ok(())
+        Ok(Connection::new(queues, lender, self.abi, wish))
     }
 
     /// Closes as an orderly driver does.
@@ -217,9 +158,23 @@ impl<W: FrontWorld> Guest<W> {
         self.wait_backend(State::Closed)
     }
 
+    /// Begins anew after a close, or whatever else has happened: 6, then 1.
+    pub fn restart(&mut self) -> Result<()> {
+        self.set_state(State::Closed)?;
+        self.wait_backend(State::Closed)?;
+        self.set_state(State::Initialising)?;
+        self.wait_backend(State::InitWait)
+    }
+
+    /// What the extension allows here.
+    fn maxima(&mut self) -> Result<RequestMaxima> {
+        let offered = self.offers()?.request_maxima.context("the backend does not offer segment blocks")?;
+        let most = u16::try_from(segment_block::max_segments(self.abi))?;
+        Ok(RequestMaxima { segments: offered.segments.min(most), ..offered })
+    }
+
     fn write_record(&mut self, record: &FrontendRecord, wish: &Wish) -> Result<()> {
-        let dir = self.vbd.frontend.clone();
-        let present = self.store.list(&dir)?;
+        let present = self.store.list(&self.vbd.frontend)?;
         let stale: Vec<String> =
             record.stale(present.iter().map(String::as_str)).into_iter().map(String::from).collect();
         let mut nodes = Vec::new();
@@ -228,78 +183,9 @@ impl<W: FrontWorld> Guest<W> {
             nodes.retain(|(known, _)| known != key);
             nodes.extend(value.clone().map(|value| (key.clone(), value)));
         }
-        nodes.push((keys::STATE.to_owned(), wish.state.as_str().to_owned()));
-        let stale: Vec<String> = stale.iter().map(|key| format!("{dir}/{key}")).collect();
-        let nodes: Vec<(String, String)> =
-            nodes.into_iter().map(|(key, value)| (format!("{dir}/{key}"), value)).collect();
-        let mut changes: Vec<Change<'_>> = stale.iter().map(|path| Change::Remove(path)).collect();
-        changes.extend(nodes.iter().map(|(path, value)| Change::Write(path, value)));
-        Ok(self.store.apply(&changes)?)
-    }
-}
-
-fn limits_of<W: FrontWorld>(guest: &mut Guest<W>, wish: &Wish, disk: &BackendDisk) -> Result<Limits> {
-    let offers = guest.offers()?;
-    let own = blkif_proto::Capacity {
-        ring_pages: wish.ring_pages,
-        queues: wish.queues,
-        persistent: wish.persistent,
-        block_segments: 255,
-        request_bytes: u32::MAX,
-        requests: u32::MAX,
-        indirect_segments: 4096,
-    };
-    let agreement = Agreement::between(&own.only(wish.mode), &offers.capacity(), guest.abi);
-    Ok(agreement.limits(disk, offers.operations))
-}
-
-impl<W: FrontWorld> Connection<W> {
-    /// The first queue.
-    pub fn queue(&mut self) -> &mut RawQueue<W::Events> {
-        &mut self.queues[0]
-    }
-
-    /// Pages filled with `byte` and lent.
-    pub fn pages(&mut self, count: usize, byte: u8, access: Access) -> Result<Pages> {
-        let mut pages = self.lender.alloc(count)?;
-        pages.mem().write(&vec![byte; pages.mem().len()]);
-        self.lender.lend(&mut pages, access)?;
-        Ok(pages)
-    }
-
-    /// Whole-page segments over lent pages.
-    pub fn segments(pages: &Pages) -> Vec<Segment> {
-        pages.grants().iter().map(|gref| Segment::page(*gref)).collect()
-    }
-
-    /// A request as entries, in the connection's mode; an indirect one needs [`indirect`](Self::indirect).
-    pub fn request(&self, id: u64, op: Op, sector: u64, segments: &[Segment]) -> Result<Vec<Entry>> {
-        let request = Request { id, op, sector, segments: Segments::from(segments) };
-        let mut entries = vec![[0; _]; request.entries() as usize];
-        request.emit(&self.limits, &mut entries)?;
-        Ok(entries)
-    }
-
-    /// An indirect request, and the descriptor pages it needs lent until it is answered.
-    pub fn indirect(&mut self, id: u64, op: Op, sector: u64, segments: &[Segment]) -> Result<(Entry, Pages)> {
-        let mut bytes = vec![0; indirect::bytes_for(segments.len())];
-        indirect::encode(Segments::from(segments), &mut bytes).context("descriptors")?;
-        let mut pages = self.lender.alloc(indirect::pages_for(segments.len()))?;
-        pages.mem().write(&bytes);
-        self.lender.lend(&mut pages, Access::Read)?;
-        let request = Request { id, op, sector, segments: Segments::from(segments) };
-        let mut entry = [0; _];
-        let grefs: Vec<GrantRef> = pages.grants().to_vec();
-        request.emit_indirect(&self.limits, &grefs, &mut entry)?;
-        Ok((entry, pages))
-    }
-
-    /// Sends one request of whole pages on the first queue and waits for its answer.
-    pub fn transfer(&mut self, id: u64, op: Op, sector: u64, pages: &Pages) -> Result<Response> {
-        let segments = Self::segments(pages);
-        let entries = self.request(id, op, sector, &segments)?;
-        self.queue().send(&entries)?;
-        let answer = self.queue().raw_answer(u32::try_from(entries.len())?)?;
-        Ok(Response::parse(&answer))
+        let removed = stale.iter().map(|key| (key.as_str(), None));
+        let written = nodes.iter().map(|(key, value)| (key.as_str(), Some(value.as_str())));
+        let state = (keys::STATE, Some(wish.state.as_str()));
+        self.change(&removed.chain(written).chain([state]).collect::<Vec<_>>())
     }
 }

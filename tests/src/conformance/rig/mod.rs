@@ -1,10 +1,23 @@
 //! The scripted peers and the processes under test.
+//!
+//! ```text
+//!   Rig ── World, daemon ──▶ Guest ── connect(Wish) ──▶ Connection ── ask(Raw) ──▶ status
+//!    └── Image                 └── states, keys              └── RawQueue: ring, indices, events
+//! ```
 
 pub mod backend;
+mod connection;
 mod guest;
+mod image;
 mod queue;
+mod raw;
 mod subject;
+mod wish;
 
-pub use guest::{Connection, Guest, Wish};
+pub use connection::{Connection, TRACES, bytes, spread, whole};
+pub use guest::Guest;
+pub use image::{Image, noise};
 pub use queue::RawQueue;
-pub use subject::{IMAGE_BYTES, Processes, Rig};
+pub use raw::{Raw, descriptors};
+pub use subject::{Bystander, CONFIG, IMAGE_BYTES, Processes, Rig};
+pub use wish::Wish;

@@ -1,14 +1,21 @@
 //! One queue of the scripted frontend: raw entries in, raw responses out.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use blkif_proto::{Entry, Response};
 use ringbuf::{Field, FrontRing, Index, Mapped, RingMem as _};
 use xen_platform::{EventChannels, Pages, Port};
 
+use crate::world::wait_until;
+
 /// How long a peer may take before silence counts as no answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a sleep may last before the ring is looked at in any case.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A ring and its event channel, without any of a driver's manners.
 pub struct RawQueue<E> {
@@ -22,9 +29,10 @@ pub struct RawQueue<E> {
 }
 
 impl<E: EventChannels> RawQueue<E> {
-    /// A fresh ring over lent pages.
-    pub fn new(pages: Pages, entry_size: usize, events: E, port: Port) -> Result<Self> {
-        Ok(Self { ring: FrontRing::init(Mapped::new(pages, entry_size)?), events, port, entry_size })
+    /// A fresh ring over lent pages, whose indices begin at `start`.
+    pub fn new(pages: Pages, entry_size: usize, events: E, port: Port, start: u32) -> Result<Self> {
+        let ring = FrontRing::init_at(Mapped::new(pages, entry_size)?, Index::new(start));
+        Ok(Self { ring, events, port, entry_size })
     }
 
     /// Puts entries on the ring, unseen by the backend.
@@ -35,10 +43,15 @@ impl<E: EventChannels> RawQueue<E> {
         Ok(())
     }
 
-    /// Publishes and rings the bell, whether it is wanted or not.
+    /// Signals the backend.
+    pub fn ring_bell(&mut self) -> Result<()> {
+        Ok(self.events.notify(self.port)?)
+    }
+
+    /// Publishes and signals, whether it is wanted or not.
     pub fn kick(&mut self) -> Result<()> {
         let _ = self.ring.publish();
-        Ok(self.events.notify(self.port)?)
+        self.ring_bell()
     }
 
     /// [`push`](Self::push) and [`kick`](Self::kick).
@@ -58,6 +71,30 @@ impl<E: EventChannels> RawQueue<E> {
     /// The next response to a request of one slot.
     pub fn answer(&mut self) -> Result<Response> {
         Ok(Response::parse(&self.raw_answer(1)?))
+    }
+
+    /// The next response; `strides` says how many slots the request of an id took, and forgets it.
+    pub fn answer_to(&mut self, strides: &mut HashMap<u64, u32>) -> Result<Response> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut entry = [0; _];
+        while !self.ring.peek(&mut entry)? {
+            ensure!(Instant::now() < deadline, "{} requests without an answer", strides.len());
+            if !self.ring.arm()? {
+                self.wait_event(LOOK)?;
+            }
+        }
+        let answer = Response::parse(&entry);
+        let stride = strides.remove(&answer.id);
+        self.ring.consume(stride.with_context(|| format!("an answer to nothing: {answer:?}"))?)?;
+        Ok(answer)
+    }
+
+    /// The next response to a request of one slot, without asking to be notified.
+    pub fn polled_answer(&mut self) -> Result<Response> {
+        let mut entry = [0; _];
+        wait_until("an answer", PATIENCE, || Ok(self.ring.peek(&mut entry)?.then_some(())))?;
+        self.ring.consume(1)?;
+        Ok(Response::parse(&entry))
     }
 
     /// Errors when a response comes within `time`.
@@ -82,12 +119,18 @@ impl<E: EventChannels> RawQueue<E> {
             }
             if !self.ring.arm()? {
                 let left = deadline.saturating_duration_since(Instant::now());
-                self.wait_event(left.min(Duration::from_millis(20)))?;
+                self.wait_event(left.min(LOOK))?;
             }
         }
     }
 
-    /// Sleeps until the backend rings; true if it did.
+    /// Forgets the signals that have come so far.
+    pub fn quiet(&mut self) -> Result<()> {
+        while self.wait_event(Duration::from_millis(2))? {}
+        Ok(())
+    }
+
+    /// Sleeps until the backend signals; true if it did.
     pub fn wait_event(&mut self, time: Duration) -> Result<bool> {
         let mut rang = self.events.wait(Some(time))?;
         while let Some(port) = self.events.take_pending() {
@@ -100,6 +143,16 @@ impl<E: EventChannels> RawQueue<E> {
     /// One of the four shared indices, as both ends see it.
     pub fn index(&self, field: Field) -> u32 {
         self.ring.mem().load(field).get()
+    }
+
+    /// Waits until a shared index is `wanted`.
+    pub fn wait_index(&self, field: Field, wanted: u32) -> Result<()> {
+        let mut seen = 0;
+        let outcome = wait_until(&format!("{field:?} to be {wanted}"), PATIENCE, || {
+            seen = self.index(field);
+            Ok((seen == wanted).then_some(()))
+        });
+        outcome.with_context(|| format!("it is {seen}"))
     }
 
     /// Overwrites a shared index: what an honest frontend never does.
