@@ -217,7 +217,7 @@ impl Vbd {
                 self.rings = Rings::Served;
                 self.inherited = false;
                 // Otherwise the device is being closed already: serve all the same, but do not go back.
-                if self.own == State::InitWait {
+                if self.own == State::InitWait && !self.is_gone() {
                     actions.extend([Action::Absolve, Action::Announce]);
                     self.set(State::Connected, actions);
                 }
@@ -290,7 +290,7 @@ impl Vbd {
     /// What follows from what is.
     fn settle(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let Some(seen) = self.seen.clone() else { return };
-        if seen.own.is_none() {
+        if self.is_gone() {
             return self.vanish(actions);
         }
         if self.ending.is_some() {
@@ -376,16 +376,20 @@ impl Vbd {
         if !matches!(self.own, State::Initialising | State::Closed) {
             return;
         }
-        let overdue = *self.overdue.get_or_insert_with(|| {
-            actions.push(Action::Wake(now + OFFER_AFTER));
-            now + OFFER_AFTER
-        });
         // A script is only run once we are at 2; a slow image must not make the toolstack give up.
-        if seen.script != Script::None || self.medium == Medium::Open || now >= overdue {
+        if seen.script != Script::None || self.medium == Medium::Open || self.is_overdue(now, actions) {
             actions.push(Action::Offer);
             self.set(State::InitWait, actions);
             self.overdue = None;
         }
+    }
+
+    fn is_overdue(&mut self, now: Duration, actions: &mut Vec<Action>) -> bool {
+        let overdue = self.overdue.get_or_insert_with(|| {
+            actions.push(Action::Wake(now + OFFER_AFTER));
+            now + OFFER_AFTER
+        });
+        now >= *overdue
     }
 
     /// The frontend has closed, or is gone.
@@ -437,12 +441,20 @@ impl Vbd {
 
     fn condemn(&mut self, text: String, actions: &mut Vec<Action>) {
         self.condemned = true;
+        if self.is_gone() {
+            return;
+        }
         actions.push(Action::Report(text));
         if self.own == State::Closed {
             // There is no way from 6 to 5 but through 2, and a guest that waits at 1 must see us move.
             self.set(State::InitWait, actions);
         }
         self.set(State::Closing, actions);
+    }
+
+    /// The directory was deleted: nothing may be written.
+    fn is_gone(&self) -> bool {
+        self.seen.as_ref().is_some_and(|seen| seen.own.is_none())
     }
 
     /// Ends the rings if they are there; true when they are gone.
