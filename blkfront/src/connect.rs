@@ -49,7 +49,7 @@ pub(crate) enum Action {
     Reread,
     /// The backend asks to close; told once.
     AskedToClose,
-    /// The backend is gone; told once. Advancing goes on with a new connection.
+    /// The backend is gone, or gone again. Advancing goes on with a new connection.
     Lost,
     /// The backend closed before the device was connected.
     Refused,
@@ -101,10 +101,12 @@ impl Handshake {
             Phase::Closing => self.closing(backend, now),
             Phase::Closed => self.closed(backend, now),
             Phase::Waiting => self.waiting(backend, now),
-            Phase::Offered => Self::refused_if_closed(backend),
-            Phase::Initialised => match backend {
-                State::Connected => Action::Connect,
+            Phase::Offered | Phase::Initialised => match backend {
+                // While it comes and goes after we were connected once, so do we.
+                State::Closing | State::Closed | State::Unknown if !self.limited => self.lost(backend, now),
                 State::Closing | State::Closed | State::Unknown => Action::Refused,
+                _ if self.phase == Phase::Offered => Action::Wait,
+                State::Connected => Action::Connect,
                 _ => self.wait(now, "Connected"),
             },
             Phase::Connected => self.serving(backend, now),
@@ -245,13 +247,6 @@ impl Handshake {
         self.limited = false;
         self.restart(backend, now);
         Action::Lost
-    }
-
-    fn refused_if_closed(backend: State) -> Action {
-        match backend {
-            State::Closing | State::Closed | State::Unknown => Action::Refused,
-            _ => Action::Wait,
-        }
     }
 
     fn enter(&mut self, phase: Phase, now: Duration) {

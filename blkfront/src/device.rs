@@ -11,7 +11,11 @@
 use alloc::{format, vec::Vec};
 use core::{fmt, time::Duration};
 
-use blkif_proto::{Agreement, keys::BackendFeatures, keys::DeviceType, xenbus::State};
+use blkif_proto::{
+    Agreement, Limits,
+    keys::{BackendDisk, BackendFeatures, DeviceType, RingDialect},
+    xenbus::State,
+};
 use xen_platform::{Clock, FrontWorld};
 
 use crate::{
@@ -75,7 +79,7 @@ impl<W: FrontWorld> Configured<W> {
     /// (`Initialised`). Errors: no memory, grants or ports left; XenStore.
     pub fn set_up_queues(self) -> Result<Prepared<W>, Error> {
         let Self { mut control, plan } = self;
-        let published = control.publish(&plan.agreement, &plan.features, &plan.config);
+        let published = control.publish(&plan.offered(), plan.dialect());
         let parts = published.inspect_err(|_| control.abandon())?;
         Ok(Prepared { control, plan, parts })
     }
@@ -97,11 +101,12 @@ impl<W: FrontWorld> Prepared<W> {
     /// Waits for the backend to connect, reads the disk's properties, and connects (`Connected`). Each queue may then go to a
     /// thread of its own. Errors: the backend refuses, takes too long, or its disk makes no sense.
     pub fn start(self) -> Result<(Device<W>, Vec<Queue<W>>), Error> {
-        let Self { mut control, plan, parts } = self;
-        let connected = control.until(Action::Connect).and_then(|()| control.connect(&plan.agreement));
-        let (disk, limits) = connected.inspect_err(|_| control.abandon())?;
+        let Self { mut control, mut plan, parts } = self;
+        let connected = control.until(Action::Connect).and_then(|()| control.connect());
+        let (disk, features) = connected.inspect_err(|_| control.abandon())?;
+        let limits = plan.settle(&disk, features);
         let links = control.links(parts, &plan.agreement, limits);
-        let info = info(&control, plan.features);
+        let info = info(&control, features);
         let queues = links.into_iter().filter_map(Queue::new).collect();
         let device =
             Device { control, info, plan, capabilities: Capabilities::new(&disk, &limits), rings: None };
@@ -239,20 +244,20 @@ impl<W: FrontWorld> Device<W> {
         // As many queues as before: their owners are waiting.
         let config = Config { queues: self.plan.negotiated.queues, ..self.plan.config.clone() };
         let plan = Plan::new(&self.control, features, config);
-        if plan.negotiated.queues != self.plan.negotiated.queues {
-            let (given, owned) = (plan.negotiated.queues as usize, self.plan.negotiated.queues as usize);
-            return Err(Error::FewerQueues { offered: given, owned });
+        let (offered, owned) = (plan.agreement.queues as usize, self.plan.agreement.queues as usize);
+        if offered != owned {
+            return Err(Error::FewerQueues { offered, owned });
         }
+        self.rings = Some(self.control.publish(&plan.offered(), plan.dialect())?);
         self.plan = plan;
-        self.rings =
-            Some(self.control.publish(&self.plan.agreement, &self.plan.features, &self.plan.config)?);
         Ok(())
     }
 
     fn connect_again(&mut self) -> Result<Vec<Link<W>>, Error> {
-        let (disk, limits) = self.control.connect(&self.plan.agreement)?;
+        let (disk, features) = self.control.connect()?;
+        let limits = self.plan.settle(&disk, features);
         self.capabilities = Capabilities::new(&disk, &limits);
-        self.info = info(&self.control, self.plan.features);
+        self.info = info(&self.control, features);
         Ok(self.control.links(self.rings.take().unwrap_or_default(), &self.plan.agreement, limits))
     }
 }
@@ -319,6 +324,7 @@ impl<W: FrontWorld> Stopped<W> {
 /// What was settled for a connection, and out of what.
 struct Plan {
     config: Config,
+    trusted: bool,
     features: BackendFeatures,
     agreement: Agreement,
     negotiated: Negotiated,
@@ -326,10 +332,38 @@ struct Plan {
 
 impl Plan {
     fn new<W: FrontWorld>(control: &Control<W>, features: BackendFeatures, config: Config) -> Self {
-        let (own, peer) = (config.capacity(control.ends().trusted), features.capacity());
+        let trusted = control.ends().trusted;
+        let (agreement, negotiated) = Self::agree(&features, &config, trusted);
+        Self { config, trusted, features, agreement, negotiated }
+    }
+
+    /// What this end tells the backend. It offers persistent grants before it knows whether the backend does: Linux says so only
+    /// when it connects.
+    fn offered(&self) -> Agreement {
+        let mut offered = self.agreement;
+        offered.persistent = self.config.capacity(self.trusted).persistent;
+        offered
+    }
+
+    /// The words in which ring pages are announced.
+    fn dialect(&self) -> RingDialect {
+        self.config.dialect.unwrap_or(self.features.dialect)
+    }
+
+    /// Takes in what a backend may say as late as when it connects: persistent grants and operations. What the rings were made
+    /// for stays.
+    fn settle(&mut self, disk: &BackendDisk, late: BackendFeatures) -> Limits {
+        self.features.persistent = late.persistent;
+        self.features.operations = late.operations;
+        (self.agreement, self.negotiated) = Self::agree(&self.features, &self.config, self.trusted);
+        self.agreement.limits(disk, late.operations)
+    }
+
+    fn agree(features: &BackendFeatures, config: &Config, trusted: bool) -> (Agreement, Negotiated) {
+        let (own, peer) = (config.capacity(trusted), features.capacity());
         let agreement = Agreement::between(&own, &peer, config.abi);
         let negotiated = Negotiated::new(&agreement, &own, &peer);
-        Self { config, features, agreement, negotiated }
+        (agreement, negotiated)
     }
 }
 

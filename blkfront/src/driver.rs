@@ -4,14 +4,14 @@ use alloc::{format, string::String, sync::Arc, vec::Vec};
 use core::{sync::atomic::Ordering, time::Duration};
 
 use blkif_proto::{
-    Agreement, Limits, Operations,
-    keys::{self, BackendDisk, BackendFeatures, FrontendRecord, ToolstackFrontend},
+    Agreement, Limits,
+    keys::{self, BackendDisk, BackendFeatures, FrontendRecord, RingDialect, ToolstackFrontend},
     xenbus::State,
 };
 use xen_platform::{Change, Clock, DomId, FrontWorld, Store, StoreError};
 
 use crate::{
-    Config, Error, Link,
+    Error, Link,
     connect::{Action, Handshake},
     link::{Parts, Shared},
 };
@@ -78,11 +78,12 @@ impl<W: FrontWorld> Control<W> {
 
     /// True when XenStore had something for us since the last look.
     pub(crate) fn has_events(&mut self) -> Result<bool, Error> {
-        let mut any = false;
-        while self.store.next_event()?.is_some() {
-            any = true;
+        let mut events = 0;
+        // A backend can make events as fast as we take them; any number of them means to look once.
+        while events < 256 && self.store.next_event()?.is_some() {
+            events += 1;
         }
-        Ok(any)
+        Ok(events > 0)
     }
 
     /// Steps, and sleeps in between, until `wanted` is to be done. Errors: the backend closes, or takes too long.
@@ -112,18 +113,17 @@ impl<W: FrontWorld> Control<W> {
         read_record(store, &ends.backend, |lookup| BackendFeatures::parse(lookup))
     }
 
-    /// Makes rings for every queue and tells the backend of them, together with `Initialised`.
+    /// Makes rings for every queue and tells the backend of them, together with `Initialised`. `agreement` says that grants are
+    /// persistent if this end is willing.
     pub(crate) fn publish(
         &mut self,
         agreement: &Agreement,
-        features: &BackendFeatures,
-        config: &Config,
+        dialect: RingDialect,
     ) -> Result<Vec<Parts<W>>, Error> {
         let to = self.domain();
         let parts: Vec<_> = (0..agreement.queues)
             .map(|n| Parts::new(&self.world, to, n, agreement))
             .collect::<Result<_, _>>()?;
-        let dialect = config.dialect.unwrap_or(features.dialect);
         let record = FrontendRecord::new(agreement, dialect, parts.iter().map(Parts::record).collect());
 
         let state = self.own_key(keys::STATE);
@@ -142,18 +142,15 @@ impl<W: FrontWorld> Control<W> {
         Ok(parts)
     }
 
-    /// Reads what the disk is and what may be asked of it, and writes `Connected`.
-    pub(crate) fn connect(&mut self, agreement: &Agreement) -> Result<(BackendDisk, Limits), Error> {
-        let disk = self.disk()?;
-        // QEMU publishes its features late, and Linux some of them only now.
-        let operations: Operations = self.features()?.operations;
-        let limits = agreement.limits(&disk, operations);
+    /// Reads what the disk is and what the backend offers by now, and writes `Connected`.
+    pub(crate) fn connect(&mut self) -> Result<(BackendDisk, BackendFeatures), Error> {
+        let (disk, features) = (self.disk()?, self.features()?);
         self.resize(disk.sectors);
         if !self.write_state(State::Connected)? {
             return Err(self.refused());
         }
         self.handshake.connected(self.clock.now());
-        Ok((disk, limits))
+        Ok((disk, features))
     }
 
     /// Reads what the disk is.

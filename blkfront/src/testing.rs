@@ -28,6 +28,8 @@ pub struct Setup {
     pub features: BackendFeatures,
     pub disk: BackendDisk,
     pub trusted: bool,
+    /// Published only with `Connected`, as Linux does with some.
+    pub late: Option<BackendFeatures>,
     /// Serve the rings without being asked.
     pub serve: bool,
 }
@@ -37,7 +39,7 @@ impl Setup {
     pub fn plain(sectors: u64) -> Self {
         let disk =
             BackendDisk { sectors, sector_size: 512, physical_sector_size: 512, info: DiskInfo::empty() };
-        Self { features: BackendFeatures::ORIGINAL, disk, trusted: true, serve: true }
+        Self { features: BackendFeatures::ORIGINAL, disk, trusted: true, late: None, serve: true }
     }
 }
 
@@ -139,6 +141,7 @@ pub struct Backend {
     frontend: String,
     pub directory: String,
     limits: Option<Limits>,
+    persistent: bool,
     kept: HashMap<GrantRef, fake::Mapping>,
 }
 
@@ -196,6 +199,7 @@ impl Backend {
             frontend,
             directory,
             limits: None,
+            persistent: false,
             kept: HashMap::new(),
         }
     }
@@ -279,8 +283,10 @@ impl Backend {
         let record =
             FrontendRecord::parse(|key| store.read(&format!("{frontend}/{key}")).ok(), &setup.features)
                 .unwrap();
-        let agreement = Agreement::between(&setup.features.capacity(), &record.capacity(), record.abi);
-        self.limits = Some(agreement.limits(&setup.disk, setup.features.operations));
+        let features = setup.late.unwrap_or(setup.features);
+        let agreement = Agreement::between(&features.capacity(), &record.capacity(), record.abi);
+        self.limits = Some(agreement.limits(&setup.disk, features.operations));
+        self.persistent = agreement.persistent;
         for queue in &record.queues {
             let pages = self.mapper.map_ring(self.guest, &queue.ring_refs).unwrap();
             let ring = BackRing::attach(Mapped::new(pages, record.abi.entry_size()).unwrap()).unwrap();
@@ -288,8 +294,11 @@ impl Backend {
             let port = events.bind_interdomain(self.guest, Port(queue.event_channel)).unwrap();
             self.rings.push(Ring { ring, events, port });
         }
-        let disk = self.setup.disk;
+        let Setup { disk, late, .. } = self.setup;
         disk.emit(|key, value| self.write(key, value));
+        if let Some(features) = late {
+            features.emit(|key, value| self.write(key, value));
+        }
         self.record = Some(record);
         self.write_state(State::Connected);
     }
@@ -395,7 +404,7 @@ impl Backend {
 
     /// Maps a page for the time of `work`, or for good with persistent grants and in a bad backend.
     fn access(&mut self, gref: GrantRef, access: Access, work: impl FnOnce(xen_platform::SharedMem<'_>)) {
-        let persistent = self.record.as_ref().is_some_and(|record| record.persistent);
+        let persistent = self.persistent;
         let access = if persistent { Access::ReadWrite } else { access };
         let mut mapping = self.kept.remove(&gref).unwrap_or_else(|| self.mapper.mapping());
         if mapping.is_empty() {

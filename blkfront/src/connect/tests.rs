@@ -192,6 +192,24 @@ fn a_backend_that_went_away_may_stay_away_for_long() {
 }
 
 #[test]
+fn a_backend_that_goes_away_again_in_between_is_followed() {
+    for published in [false, true] {
+        let mut handshake = connected();
+        assert_eq!(handshake.advance(Closed, at(0)), Action::Lost);
+        run(&mut handshake, Closed);
+        assert_eq!(run(&mut handshake, InitWait), (vec![], Action::SetUp));
+        if published {
+            handshake.published(at(1));
+        }
+        assert_eq!(handshake.advance(Closed, at(1)), Action::Lost);
+        let (written, action) = run(&mut handshake, Closed);
+        assert_eq!(written, if published { vec![Closed, Initialising] } else { vec![] });
+        assert_eq!(action, Action::Wait);
+        assert_eq!(run(&mut handshake, InitWait), (vec![], Action::SetUp));
+    }
+}
+
+#[test]
 fn a_device_made_anew_by_the_toolstack_connects_again() {
     let mut handshake = connected();
     handshake.reset_by_others(Initialising);

@@ -154,6 +154,35 @@ fn an_untrusted_backend_gets_no_persistent_grants() {
     stop(device, queues);
 }
 
+/// Linux publishes persistent grants and the operations only when it connects.
+#[test]
+fn what_a_backend_says_late_counts() {
+    let early = BackendFeatures { persistent: false, operations: Operations::default(), ..everything() };
+    let bed = Bed::new(Setup { features: early, late: Some(everything()), ..Setup::plain(4096) });
+    let (device, mut queues) = connect(&bed, config());
+    assert_eq!(bed.frontend_key("feature-persistent").as_deref(), Some("1"));
+    assert!(device.negotiated().persistent, "{}", device.negotiated());
+    assert!(device.negotiated().reductions.iter().all(|cut| cut.key != "feature-persistent"));
+    assert!(device.capabilities().flush && device.capabilities().discard.is_some());
+    let bytes = pattern(6, 200 * 1024);
+    write(&mut queues[0], 0, &bytes);
+    assert!(read(&mut queues[0], 0, bytes.len()) == bytes);
+    stop(device, queues);
+    let leaks = bed.machine.leaks();
+    assert_eq!((leaks.mapped, leaks.granted, leaks.pages), (0, 0, 0), "{leaks:?}");
+}
+
+#[test]
+fn persistent_grants_need_both_ends() {
+    let bed = bed(BackendFeatures { persistent: false, ..everything() });
+    let (device, mut queues) = connect(&bed, Config { segments: SegmentChoice::Indirect, ..config() });
+    assert!(!device.negotiated().persistent);
+    let bytes = pattern(6, 200 * 1024);
+    write(&mut queues[0], 0, &bytes);
+    assert!(read(&mut queues[0], 0, bytes.len()) == bytes);
+    stop(device, queues);
+}
+
 #[test]
 fn queues_work_on_threads_of_their_own() {
     let bed = bed(everything());
