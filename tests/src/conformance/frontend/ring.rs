@@ -10,6 +10,7 @@ use blkfront::SegmentChoice;
 use blkif_proto::{Status, xenbus::State};
 use ringbuf::Field;
 
+use super::PAGE;
 use crate::{
     conformance::{
         Clause, EVERY_ABI, ONE_ABI,
@@ -104,8 +105,6 @@ pub(super) const LIBRARY_CLAUSES: &[Clause<Backend>] = &[
     },
 ];
 
-const PAGE: u32 = 4096;
-
 fn initial_values(backend: &mut Backend) -> Result<()> {
     backend.offer(&[("max-ring-page-order", "1")])?;
     backend.set_state(State::InitWait)?;
@@ -161,9 +160,9 @@ fn several_pages(backend: &mut Backend) -> Result<()> {
 fn whole_requests(backend: &mut Backend) -> Result<()> {
     let maxima = [("max-request-segments", "40"), ("max-request-size", "163840"), ("max-requests", "32")];
     backend.offer(&maxima)?;
-    let job = Job::new(Work::reads(40, 40 * PAGE)).segments(SegmentChoice::Blocks);
+    let job = Job::new(Work::reads(25, 40 * PAGE)).segments(SegmentChoice::Blocks);
     let mut connection = backend.connect(job)?;
-    for _ in 0..40 {
+    for _ in 0..25 {
         // Four entries each: whatever is visible is a multiple of that.
         let taken = connection.take()?;
         let visible = connection.queue().index(Field::ReqProd);

@@ -219,10 +219,15 @@ impl Backend {
 
     /// Waits until the frontend has seen something: `done 3`, `Closing`, `Resized(…)`, `Lost`, `Reconnected(…)`.
     pub fn wait_note(&mut self, note: &str) -> Result<()> {
-        let subject = self.subject.as_ref().context("no frontend runs")?;
         wait_until(&format!("the frontend to note {note:?}"), PATIENCE, || {
-            Ok(subject.notes()?.iter().any(|seen| seen.starts_with(note)).then_some(()))
+            Ok(self.has_noted(note)?.then_some(()))
         })
+    }
+
+    /// True when the frontend has seen something, see [`wait_note`](Self::wait_note).
+    pub fn has_noted(&self, note: &str) -> Result<bool> {
+        let notes = self.subject.as_ref().context("no frontend runs")?.notes()?;
+        Ok(notes.iter().any(|seen| seen.starts_with(note)))
     }
 
     /// Serves and closes as an orderly backend does, until the frontend has ended.

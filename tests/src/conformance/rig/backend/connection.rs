@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result, bail};
 use blkif_proto::{Abi, Entry, GrantRef, Response, Segment, Status, keys};
 use ringbuf::{BackRing, Field, Index, Mapped, RingMem as _};
 use xen_platform::{
-    Access, BackWorld, CopyOp, DomId, EventChannels as _, Mapper as _, Mapping as _, Port, grant::CopyEnd, sim,
+    Access, BackWorld, CopyOp, DomId, EventChannels as _, Mapper as _, Mapping as _, Port, grant::CopyEnd,
+    sim,
 };
 
 use super::{
@@ -142,7 +143,8 @@ impl Connection {
         let mut sector = taken.sector;
         for segment in &taken.segments {
             for n in 0..u64::from(segment.sectors()) {
-                let part = Segment::part(segment.gref, segment.first_sect + u8::try_from(n)?, 1).context("part")?;
+                let part =
+                    Segment::part(segment.gref, segment.first_sect + u8::try_from(n)?, 1).context("part")?;
                 if taken.op == op::READ {
                     let bytes = self.disk.get(&sector).cloned().unwrap_or_else(|| on_disk(sector, 512));
                     self.fill(part, &bytes)?;
@@ -228,7 +230,10 @@ impl Connection {
         let mut may = |wanted| self.map(gref, wanted).map(|mut mapping| mapping.clear()).is_ok();
         let (reads, writes) = (may(Access::Read), may(Access::ReadWrite));
         let wanted = (access.is_some(), access == Some(Access::ReadWrite));
-        must!((reads, writes) == wanted, "grant {gref} can be read: {reads}, written: {writes}; not {access:?}");
+        must!(
+            (reads, writes) == wanted,
+            "grant {gref} can be read: {reads}, written: {writes}; not {access:?}"
+        );
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use blkfront::{Capabilities, Config, QueueStats, SegmentChoice};
+use xen_platform::sim;
 
 /// Wishes for a connection, and work to be done on it.
 #[derive(Clone, Debug)]
@@ -157,7 +158,9 @@ impl Job {
         }
         let path = |path: &Path| path.display().to_string();
         let verb = match self.work.first() {
-            None if self.hold => ["nbd", "--socket", &path(&output.with_extension("sock"))].map(String::from).to_vec(),
+            None if self.hold => {
+                ["nbd", "--socket", &path(&output.with_extension("sock"))].map(String::from).to_vec()
+            }
             None => vec!["info".to_owned(), "--json".to_owned()],
             Some(Work::Flush | Work::Barrier(None)) if self.work.len() == 1 => {
                 std::fs::write(input, "")?;
@@ -172,10 +175,13 @@ impl Job {
                 let piece = first.bytes.next_multiple_of(4096);
                 let depth = self.depth.min(self.work.len());
                 let at = first.sector * 512;
-                format!("{verb} --offset {at} --length {length} --piece {piece} --depth {depth} {}", path(file))
-                    .split(' ')
-                    .map(String::from)
-                    .collect()
+                format!(
+                    "{verb} --offset {at} --length {length} --piece {piece} --depth {depth} {}",
+                    path(file)
+                )
+                .split(' ')
+                .map(String::from)
+                .collect()
             }
         };
         words.extend(verb);
@@ -194,7 +200,8 @@ impl Job {
         }
         let first = *ranges.first().context("no work")?;
         let follows = ranges.windows(2).all(|pair| {
-            pair[1].sector == pair[0].sector + u64::from(pair[0].bytes / 512) && pair[1].bytes == pair[0].bytes
+            pair[1].sector == pair[0].sector + u64::from(pair[0].bytes / 512)
+                && pair[1].bytes == pair[0].bytes
         });
         let whole = ranges.len() == 1 || first.bytes.is_multiple_of(4096);
         let alike = writes == 0 || writes == ranges.len();
@@ -234,6 +241,8 @@ pub struct Outcome {
     pub stats: QueueStats,
     /// Of the library only.
     pub capabilities: Option<Capabilities>,
+    /// What keeps the library's process alive in the simulated world. Of the library only.
+    pub world: Option<sim::World>,
 }
 
 impl Outcome {

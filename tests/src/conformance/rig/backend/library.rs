@@ -203,7 +203,10 @@ impl Driver {
             Err(not_stopped) => Some(not_stopped.error.to_string()),
             Ok(stopped) => {
                 let error = stopped.error().map(ToString::to_string);
-                error.or(stopped.unconfigure().err().map(|error| error.to_string()))
+                let world = stopped.unconfigure();
+                let error = error.or(world.as_ref().err().map(ToString::to_string));
+                outcome.world = world.ok();
+                error
             }
         };
         let failed = done.results.iter().find_map(|(_, result)| result.clone().err());
