@@ -208,6 +208,37 @@ fn queues_work_on_threads_of_their_own() {
 }
 
 #[test]
+fn late_and_spurious_events_lose_nothing() {
+    let bed = bed(everything());
+    let (device, queues) = connect(&bed, Config { queues: 3, ..config() });
+    bed.machine.set_faults(fake::Faults {
+        late_events: 300,
+        spurious_events: 300,
+        ..fake::Faults::default()
+    });
+    let workers: Vec<_> = queues
+        .into_iter()
+        .map(|mut queue| {
+            thread::spawn(move || {
+                let sector = u64::from(queue.index()) * 100;
+                for n in 0..25 {
+                    let bytes = pattern(n, 4096);
+                    write(&mut queue, sector, &bytes);
+                    assert!(read(&mut queue, sector, bytes.len()) == bytes);
+                }
+                queue
+            })
+        })
+        .collect();
+    let queues: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+    let struck = bed.machine.faults_struck();
+    assert!(struck.iter().any(|fault| matches!(fault, fake::Fault::Late(..))), "the schedule did strike");
+    assert!(struck.iter().any(|fault| matches!(fault, fake::Fault::Spurious(..))));
+    bed.machine.set_faults(fake::Faults::default());
+    stop(device, queues);
+}
+
+#[test]
 fn stale_keys_of_an_earlier_driver_are_removed() {
     let bed = bed(BackendFeatures::ORIGINAL);
     let path = bed.path();
