@@ -28,7 +28,7 @@ use self::{
 use crate::{
     connect::{Disk, World, look_after},
     exit::Usage,
-    size,
+    say, size,
 };
 
 /// Arguments of `bench`. Queues (--queues) are driven by one thread each.
@@ -147,12 +147,7 @@ pub(crate) fn run<W: World>(args: &Args, disk: &mut Disk<W>) -> anyhow::Result<(
     let cpu = cpu?;
     let results = results.into_iter().collect::<anyhow::Result<Vec<Stats>>>()?;
     let report = Report::new(args, depth, disk.negotiated().into(), &results, cpu)?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{}", report.text());
-    }
-    Ok(())
+    say::line(if args.json { serde_json::to_string_pretty(&report)? } else { report.text() })
 }
 
 /// The number of blocks to work on, if the load fits the disk.

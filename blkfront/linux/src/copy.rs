@@ -25,7 +25,7 @@ use crate::{
     pipe::{Flow, Pipe},
     pull::pull,
     push::{Next, Tally, Zeroes, is_zero, push},
-    size,
+    say, size,
 };
 
 /// Arguments of `copy`.
@@ -101,12 +101,13 @@ pub(crate) fn run<W: World>(args: &Args, disk: &mut Disk<W>) -> anyhow::Result<(
     };
     resume::forget(&args.image).context("removing the state file")?;
     if !args.quiet {
-        println!("{}", Summary { args, bytes: image.length - start, tally, time: begun.elapsed() });
+        let summary = Summary { args, bytes: image.length - start, tally, time: begun.elapsed() };
+        say::line(summary.to_string())?;
     }
     if args.verify {
         let digest = verify::compare(&image.file, &mut pipe, image.length)?;
         if !args.quiet {
-            println!("verified: SHA-256 {digest}");
+            say::line(format!("verified: SHA-256 {digest}"))?;
         }
     }
     Ok(())

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::say;
+
 /// Everything was done.
 pub(crate) const OK: u8 = 0;
 /// An I/O, connection or file error.
@@ -29,7 +31,7 @@ pub(crate) struct Mismatch {
 /// The code for how the command ended; prints the error.
 pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::from(OK) };
-    eprintln!("blkfront: {error:#}");
+    say::error(&error);
     ExitCode::from(code(&error))
 }
 

@@ -5,7 +5,10 @@ use blkif_proto::SegmentMode;
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use crate::connect::{Disk, World};
+use crate::{
+    connect::{Disk, World},
+    say,
+};
 
 /// Arguments of `info`.
 #[derive(Debug, clap::Args)]
@@ -18,12 +21,7 @@ pub(crate) struct Args {
 /// Prints what is known of a connected disk.
 pub(crate) fn run<W: World>(args: &Args, disk: &Disk<W>) -> anyhow::Result<()> {
     let report = Report::new(disk.device.info(), &disk.capabilities(), disk.negotiated());
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{}", report.text());
-    }
-    Ok(())
+    say::line(if args.json { serde_json::to_string_pretty(&report)? } else { report.text() })
 }
 
 /// All of it, in the units its names tell; others are bytes.
@@ -143,7 +141,7 @@ impl Report {
         lines.extend(n.reductions.iter().map(|r| {
             ("reduced", format!("{}: wanted {}, offered {}, using {}", r.key, r.wanted, r.offered, r.used))
         }));
-        lines.iter().map(|(name, value)| format!("{name:<12} {value}\n")).collect()
+        lines.iter().map(|(name, value)| format!("{name:<12} {value}")).collect::<Vec<_>>().join("\n")
     }
 }
 

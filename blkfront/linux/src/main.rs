@@ -20,13 +20,17 @@ mod pipe;
 mod pull;
 mod push;
 mod range;
+mod say;
 mod signal;
 mod size;
 #[cfg(test)]
 mod testbed;
 mod vdev;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
@@ -44,7 +48,8 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("BLKFRONT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .without_time()
         .with_target(false)
         .init();

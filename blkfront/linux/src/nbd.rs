@@ -41,6 +41,7 @@ use self::{export::Export, mailbox::Mailbox, worker::Worker};
 use crate::{
     connect::{Disk, World, look_after},
     exit::Usage,
+    say,
     signal::Stop,
 };
 
@@ -71,7 +72,7 @@ pub(crate) fn run<W: World>(args: &Args, disk: &mut Disk<W>) -> anyhow::Result<(
     let export = Export::new(&args.export, &disk.capabilities());
     let signals = disk.stop.wake_up().context("listening for signals")?;
     let listener = Listener::bind(&args.socket)?;
-    println!("{}", address(args));
+    say::line(address(args))?;
     let mailboxes = disk.queues.iter().map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>()?;
     let disk_can = disk.capabilities();
     let (device, queues, stop, poll) = (&mut disk.device, &mut disk.queues, &disk.stop, disk.poll);

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
+    os::fd::AsFd as _,
     path::PathBuf,
 };
 
@@ -60,7 +61,8 @@ pub(crate) fn read<W: World>(args: &ReadArgs, disk: &mut Disk<W>) -> anyhow::Res
     }
     let mut out: Box<dyn Write> = match &args.file {
         Some(path) => Box::new(File::create(path).with_context(|| format!("creating {}", path.display()))?),
-        None => Box::new(io::stdout().lock()),
+        // Not through the standard library's buffer, which looks for the ends of lines.
+        None => Box::new(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
     };
     let mut pipe = Pipe::new(disk, args.flow)?;
     pull(&mut pipe, args.offset, length, |_, data| out.write_all(data).context("writing the output"))?;

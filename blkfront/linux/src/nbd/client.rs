@@ -14,7 +14,7 @@ use super::conversation::Conversation;
 /// Requests of one client that are worked on at once; the next ones wait in the socket.
 const MOST_JOBS: usize = 256;
 /// Bytes of answers that may wait for a client before its next requests are read.
-const MOST_WAITING: usize = 64 << 20;
+const MOST_WAITING: usize = 32 << 20;
 /// Answers written by one system call.
 const BATCH: usize = 64;
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use blkfront::{Capabilities, Completion, Io, IoError, Operation, Queue, RejectReason, SECTOR_SIZE};
+use blkfront::{Buffer, Capabilities, Completion, Io, IoError, Operation, Queue, RejectReason, SECTOR_SIZE};
 
 use super::{
     conversation::PIECE,
@@ -17,7 +17,7 @@ pub(super) struct Jobs {
     disk: Capabilities,
     slots: Vec<Option<Running>>,
     free: Vec<usize>,
-    /// Jobs with something to submit, in turn: large ones do not hold up small ones.
+    /// Jobs with something to submit, each once, in turn: large ones do not hold up small ones.
     due: VecDeque<usize>,
     /// Buffers of sent answers, to be used again.
     spare: Vec<Vec<u8>>,
@@ -48,6 +48,14 @@ pub(super) struct Owner {
     pub(super) generation: u64,
     /// The client's mark of the request.
     pub(super) cookie: u64,
+}
+
+/// Where a piece of a write goes.
+pub(super) enum Room {
+    /// Here.
+    Buffer(Buffer),
+    /// There is no memory, and nothing under way that could give some back: the write fails.
+    Never,
 }
 
 /// A request that is done.
@@ -98,21 +106,30 @@ impl Jobs {
         number
     }
 
-    /// Submits the next piece of data of write `number`. False when there is no room now: nothing was taken.
-    pub(super) fn write<W: World>(&mut self, queue: &mut Queue<W>, number: usize, data: &[u8]) -> bool {
-        let Some(job) = self.slots.get_mut(number).and_then(Option::as_mut) else { return true };
-        let Some(buffer) = buffer(queue, data.len()) else { return false };
-        buffer.write(0, data);
-        let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        let io = Io::write(job.next / u64::from(SECTOR_SIZE), buffer).part(0, length);
+    /// Submits the next piece of data of write `number`, in a buffer that has [room](Self::room) for it.
+    pub(super) fn write<W: World>(&mut self, queue: &mut Queue<W>, number: usize, room: Room, data: &[u8]) {
+        let Some(job) = self.slots.get_mut(number).and_then(Option::as_mut) else { return };
+        let sector = job.next / u64::from(SECTOR_SIZE);
         job.next += data.len() as u64;
-        job.submit(queue, number, io);
-        true
+        match room {
+            Room::Buffer(buffer) => {
+                buffer.write(0, data);
+                let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+                job.submit(queue, number, Io::write(sector, buffer).part(0, length));
+            }
+            Room::Never => job.fail(Errno::NO_MEMORY),
+        }
+        if job.next == job.end && job.flying == 0 {
+            self.due.push_back(number);
+        }
     }
 
-    /// True if [`write`](Self::write) would have room for `bytes`.
-    pub(super) fn has_room<W: World>(&self, queue: &Queue<W>) -> bool {
-        queue.in_flight() < queue.depth()
+    /// Room for `bytes` of a write. `None` when there is none before something that is under way has ended.
+    pub(super) fn room<W: World>(&self, queue: &mut Queue<W>, bytes: usize) -> Option<Room> {
+        match buffer(queue, bytes) {
+            Some(buffer) => Some(Room::Buffer(buffer)),
+            None => (queue.in_flight() == 0).then_some(Room::Never),
+        }
     }
 
     /// Gives up on the data of write `number`: its client is gone.
@@ -128,7 +145,7 @@ impl Jobs {
     pub(super) fn submit<W: World>(&mut self, queue: &mut Queue<W>, done: &mut impl FnMut(Answer)) {
         while let Some(number) = self.due.pop_front() {
             let Some(job) = self.slots.get_mut(number).and_then(Option::as_mut) else { continue };
-            if !job.submit_next(queue, number, &self.disk) {
+            if job.wants() && !job.submit_next(queue, number, &self.disk) {
                 if queue.in_flight() > 0 {
                     self.due.push_front(number);
                     return;
@@ -137,7 +154,7 @@ impl Jobs {
                 job.error = Errno::NO_MEMORY;
                 (job.next, job.flush) = (job.end, false);
             }
-            if job.next < job.end {
+            if job.wants() {
                 self.due.push_back(number);
             }
             self.settle(number, done);
@@ -187,9 +204,7 @@ impl Jobs {
         let Some(slot) = self.slots.get_mut(number) else { return };
         let Some(job) = slot.as_mut().filter(|job| job.flying == 0 && job.next == job.end) else { return };
         if job.flush && job.error == Errno::OK {
-            if !self.due.contains(&number) {
-                self.due.push_back(number);
-            }
+            self.due.push_back(number);
             return;
         }
         let Some(job) = slot.take() else { return };
@@ -199,6 +214,15 @@ impl Jobs {
 }
 
 impl Running {
+    /// There is something to submit that needs no data of the client.
+    fn wants(&self) -> bool {
+        match self.job {
+            _ if self.next == self.end => self.flush && self.error == Errno::OK && self.flying == 0,
+            Job::Write { .. } => false,
+            _ => true,
+        }
+    }
+
     /// Submits the next piece, or the flush that ends the request. False when there is no room.
     fn submit_next<W: World>(&mut self, queue: &mut Queue<W>, number: usize, disk: &Capabilities) -> bool {
         if queue.in_flight() >= queue.depth() {
@@ -291,7 +315,7 @@ pub(super) fn promised(job: &Job) -> usize {
 }
 
 /// Memory for `bytes`, of one of a few sizes. `None` when there is none, or no room in the queue.
-fn buffer<W: World>(queue: &mut Queue<W>, bytes: usize) -> Option<blkfront::Buffer> {
+fn buffer<W: World>(queue: &mut Queue<W>, bytes: usize) -> Option<Buffer> {
     if queue.in_flight() >= queue.depth() {
         return None;
     }

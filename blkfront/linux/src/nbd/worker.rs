@@ -121,14 +121,9 @@ impl<'a, W: World> Worker<'a, W> {
         let Some(client) = clients.get_mut(index).and_then(Option::as_mut) else { return false };
         let mut heard = false;
         while !client.ending && !client.broken && !client.busy() {
-            if let Some(number) = client.receiving
-                && client.talk.payload().is_some()
-            {
-                if !jobs.has_room(queue) {
-                    break;
-                }
-                let data = client.talk.take_payload();
-                jobs.write(queue, number, data);
+            if let (Some(number), Some(bytes)) = (client.receiving, client.talk.payload()) {
+                let Some(room) = jobs.room(queue, bytes) else { break };
+                jobs.write(queue, number, room, client.talk.take_payload());
                 client.receiving = client.talk.in_payload().then_some(number);
                 heard = true;
                 continue;
