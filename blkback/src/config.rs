@@ -104,7 +104,8 @@ pub struct Offer {
     pub indirect_segments: u16,
     /// Persistent grants; absent: with every strategy but `copy`, which has no use for them.
     pub persistent: Option<bool>,
-    /// Pages kept mapped for each queue at most.
+    /// Pages kept mapped for each queue at most. The default, 16 MiB, keeps sixteen requests of 1 MiB mapped; Linux' backend
+    /// keeps 1056 pages, which suits its requests of 128 KiB.
     pub persistent_pages: usize,
     /// Cache flushes.
     pub flush: bool,
@@ -211,7 +212,7 @@ impl Default for Offer {
             block_segments: 255,
             indirect_segments: 256,
             persistent: None,
-            persistent_pages: 1056,
+            persistent_pages: 4096,
             flush: true,
             barrier: true,
             discard: true,

@@ -1,1 +1,64 @@
+use super::*;
 
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(text, Path::new("blkback.toml")).map_err(|error| error.to_string())
+}
+
+#[test]
+fn nothing_is_a_configuration() {
+    assert_eq!(parse("").unwrap(), Config::default());
+}
+
+#[test]
+fn the_example_in_the_documentation_is_right() {
+    let source = include_str!("../config.rs");
+    let example = source.split("//! ```").nth(1).unwrap();
+    let example: String = example.lines().skip(1).map(|line| format!("{}\n", line.trim_start_matches("//!"))).collect();
+    let config = parse(&example).unwrap();
+    assert_eq!(config.offer, Offer { persistent: Some(true), ..Offer::default() });
+    assert_eq!(config.daemon.strategy, Some(Strategy::Copy));
+    assert_eq!(config.disks["1/xvda"].image.as_deref(), Some("/srv/one.img"));
+}
+
+#[test]
+fn mistakes_are_named_with_file_line_and_key() {
+    let syntax = |text: &str, line: usize, key: &str| {
+        let error = parse(text).unwrap_err();
+        assert!(error.starts_with(&format!("blkback.toml:{line}: ")) && error.contains(key), "{error}");
+    };
+    syntax("[daemon]\n\nworker = 1\n", 3, "worker");
+    syntax("[dæmon]\n", 1, "dæmon");
+    syntax("[offer]\nring-pages = \"many\"\n", 2, "ring-pages");
+    syntax("[daemon]\nstrategy = \"fast\"\n", 2, "fast");
+    syntax("[disks.\"1/xvda\"]\nread-only = 1\n", 2, "read-only");
+    let value = |text: &str, key: &str| {
+        let error = parse(text).unwrap_err();
+        assert!(error.starts_with(&format!("blkback.toml: {key}: ")), "{error}");
+    };
+    value("[offer]\nring-pages = 3\n", "offer.ring-pages");
+    value("[offer]\nring-pages = 64\n", "offer.ring-pages");
+    value("[offer]\nqueues = 0\n", "offer.queues");
+    value("[offer]\nblock-segments = 256\n", "offer.block-segments");
+    value("[offer]\nindirect-segments = 4097\n", "offer.indirect-segments");
+    value("[daemon]\nkinds = []\n", "daemon.kinds");
+    value("[daemon]\nkinds = [\"a/b\"]\n", "daemon.kinds");
+    value("[daemon]\ndomain = 40000\n", "daemon.domain");
+    value("[disk]\nsector-size = 1000\n", "disk.sector-size");
+    value("[disks.\"1/xvda\"]\nsector-size = 8192\n", "disks.\"1/xvda\".sector-size");
+    value("[disks.xvda]\nread-only = true\n", "disks.\"xvda\"");
+    let error = Config::load(Path::new("/nowhere/blkback.toml")).unwrap_err().to_string();
+    assert!(error.contains("/nowhere/blkback.toml"), "{error}");
+}
+
+#[test]
+fn the_most_exact_name_counts_and_the_rest_comes_from_the_defaults() {
+    let text = "[disk]\ndirect-io = true\n[disks.\"*/*\"]\nsector-size = 4096\n[disks.\"*/xvda\"]\nread-only = true\n\
+                [disks.\"2/51712\"]\nimage = \"/b\"\n[disks.\"1/xvda\"]\nimage = \"/a\"\ndirect-io = false\n";
+    let config = parse(text).unwrap();
+    let one = config.disk(1, "51712", Some("xvda"));
+    assert_eq!((one.image.as_deref(), one.direct_io, one.read_only), (Some("/a"), Some(false), None));
+    let two = config.disk(2, "51712", None);
+    assert_eq!((two.image.as_deref(), two.direct_io), (Some("/b"), Some(true)));
+    assert_eq!(config.disk(3, "51712", Some("xvda")).read_only, Some(true));
+    assert_eq!(config.disk(3, "51728", Some("xvdb")).sector_size, Some(4096));
+}

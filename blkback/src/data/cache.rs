@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use blkif_proto::{GrantRef, Segment};
+use foldhash::fast::RandomState;
 use xen_platform::{Access, DomId, GrantError, Mapper, Mapping, SharedMem};
 
 /// One page on loan to a request.
@@ -31,7 +32,8 @@ impl<M: Mapping> Lease<M> {
 /// One queue's persistently mapped pages.
 pub struct GrantCache<M> {
     slots: Vec<Slot<M>>,
-    by_gref: HashMap<GrantRef, usize>,
+    // Looked up for every page of every request; seeded, because the guest chooses the keys.
+    by_gref: HashMap<GrantRef, usize, RandomState>,
     /// Empty holders, to be used again.
     spare: Vec<M>,
     capacity: usize,
@@ -56,7 +58,7 @@ impl<M: Mapping> GrantCache<M> {
     pub fn new(capacity: usize) -> Self {
         Self {
             slots: Vec::new(),
-            by_gref: HashMap::new(),
+            by_gref: HashMap::default(),
             spare: Vec::new(),
             capacity,
             oldest: END,
@@ -67,6 +69,11 @@ impl<M: Mapping> GrantCache<M> {
     /// Pages in the cache or on loan from it.
     pub fn len(&self) -> usize {
         self.by_gref.len()
+    }
+
+    /// True when no page is in the cache or on loan.
+    pub fn is_empty(&self) -> bool {
+        self.by_gref.is_empty()
     }
 
     /// The page behind `gref`, mapped writable: out of the cache, or else mapped now.

@@ -173,12 +173,13 @@ const MAX_POOLED_PAGES: usize = 16 * 1024;
 /// Tickets that stay after [`Pool::trim`].
 const TRIMMED: usize = 32;
 
-impl<M: Mapping> Pool<M> {
-    /// An empty pool.
-    pub const fn new() -> Self {
+impl<M> Default for Pool<M> {
+    fn default() -> Self {
         Self { free: Vec::new(), pages: 0 }
     }
+}
 
+impl<M: Mapping> Pool<M> {
     /// A ticket for the request whose head was just taken out of queue `queue`.
     pub fn issue(
         &mut self,

@@ -296,5 +296,5 @@ fn list<'a, M: Mapping>(data: &'a mut InFlight<M>, leg: Leg, copies: &mut Vec<Co
 fn emptied(mut copies: Vec<CopyOp<'_>>) -> Vec<CopyOp<'static>> {
     copies.clear();
     // Collected in place: the allocation is kept.
-    copies.into_iter().filter_map(|_| None).collect()
+    copies.into_iter().map_while(|_| None).collect()
 }

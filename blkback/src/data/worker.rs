@@ -90,7 +90,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             admitted: Vec::new(),
             ready: Vec::new(),
             finished: Vec::new(),
-            pool: Pool::new(),
+            pool: Pool::default(),
             entries: Box::new([[0; MAX_ENTRY_SIZE]; MAX_ENTRIES]),
             scratch: Scratch::default(),
             ports: HashMap::new(),

@@ -444,16 +444,16 @@ fn shutdown_leaves_guests_alone_that_never_came() {
 #[test]
 fn any_order_of_events_keeps_the_rules() {
     let mut seed = 1u64;
-    let mut next = |n: u64| {
+    let mut next = |n: u32| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 33) % n
+        u32::try_from(seed >> 33).unwrap() % n
     };
     for _ in 0..3_000 {
         let mut life = Life::new();
         let (mut opening, mut starting, mut served, mut draining) = (false, false, false, false);
         let mut deleted = false;
         for _ in 0..60 {
-            life.now += Duration::from_millis(next(300));
+            life.now += Duration::from_millis(next(300).into());
             let actions = match next(12) {
                 0..=4 => {
                     let state = State::ALL[next(7) as usize];
