@@ -304,6 +304,10 @@ impl Vbd {
             (self.condemned, self.reborn, self.inherited, self.overdue) = (false, false, false, None);
             self.shut(actions);
         }
+        // The toolstack clears `online` together with writing a 5, which a write of ours may have covered.
+        if !seen.online && matches!(self.own, State::InitWait | State::Connected) {
+            self.set(State::Closing, actions);
+        }
         match seen.frontend {
             State::Closed => self.close(&seen, actions),
             State::Unknown if self.met || !seen.online => self.close(&seen, actions),

@@ -350,6 +350,17 @@ fn detach_without_an_active_guest_is_done_at_once() {
     }
 }
 
+/// `online` 0 and state 5 come in one transaction; a state of ours that was on its way covers the 5.
+#[test]
+fn a_detach_whose_5_was_overwritten_still_closes() {
+    let mut life = Life::waiting();
+    assert_eq!(life.toolstack(false, InitWait), [SetState(Closing), SetState(Closed), Shut, Forget]);
+    let mut life = Life::connected();
+    assert_eq!(life.toolstack(false, Connected), [SetState(Closing)]);
+    assert_eq!(life.frontend(Closed), [Drain]);
+    assert_eq!(life.event(Event::Drained), [SetState(Closed), Shut, Forget]);
+}
+
 #[test]
 fn destroy_deletes_the_frontend_first() {
     let mut life = Life::connected();
@@ -463,7 +474,8 @@ fn any_order_of_events_keeps_the_rules() {
                     let own = [Closing, Closed][next(2) as usize];
                     life.toolstack(next(2) == 0, own)
                 }
-                6 => life.script([Script::None, Script::Running, Script::Done, Script::Failed][next(4) as usize]),
+                6 => life
+                    .script([Script::None, Script::Running, Script::Done, Script::Failed][next(4) as usize]),
                 7 if next(10) == 0 => {
                     deleted = true;
                     life.nodes.own = None;
