@@ -3,10 +3,14 @@
 //! Each clause gives the frontend a [`Job`](super::rig::backend::Job) and plays the other end. Both our library and our tool can
 //! be given most jobs; what only the library can be told to do, or only it reports, stands in a list of its own.
 
+mod features;
 mod grants;
+mod hostile;
+mod recovery;
 mod requests;
 mod ring;
 mod sizes;
+mod xenbus;
 
 use super::{
     Clause,
@@ -15,9 +19,25 @@ use super::{
 
 /// Every clause that a frontend in a process of its own, or else in a thread, can be put to, by area.
 pub fn clauses(processes: Processes) -> Vec<&'static Clause<Backend>> {
-    let of_both = [ring::CLAUSES, requests::CLAUSES, sizes::CLAUSES, grants::CLAUSES];
-    let of_the_library =
-        [ring::LIBRARY_CLAUSES, requests::LIBRARY_CLAUSES, sizes::LIBRARY_CLAUSES, grants::LIBRARY_CLAUSES];
+    let of_both = [
+        ring::CLAUSES,
+        requests::CLAUSES,
+        sizes::CLAUSES,
+        grants::CLAUSES,
+        features::CLAUSES,
+        xenbus::CLAUSES,
+        hostile::CLAUSES,
+        recovery::CLAUSES,
+    ];
+    let of_the_library = [
+        ring::LIBRARY_CLAUSES,
+        requests::LIBRARY_CLAUSES,
+        sizes::LIBRARY_CLAUSES,
+        grants::LIBRARY_CLAUSES,
+        xenbus::LIBRARY_CLAUSES,
+        hostile::LIBRARY_CLAUSES,
+        recovery::LIBRARY_CLAUSES,
+    ];
     let more = if processes == Processes::One { &of_the_library[..] } else { &[] };
     of_both.iter().chain(more).copied().flatten().collect()
 }

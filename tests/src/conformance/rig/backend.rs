@@ -15,6 +15,7 @@ pub mod wire;
 use std::{
     collections::BTreeMap,
     path::PathBuf,
+    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
@@ -55,7 +56,7 @@ impl Backend {
     pub fn start(processes: Processes, abi: Abi) -> Result<Self> {
         let binaries = match processes {
             Processes::One => Binaries { blkback: PathBuf::new(), blkfront: PathBuf::new() },
-            Processes::Two => Binaries::build()?,
+            Processes::Two => built()?,
         };
         let mut xen = World::start(binaries)?;
         let guest = xen.toolstack().create_guest(GUEST_PAGES)?;
@@ -189,7 +190,8 @@ impl Backend {
         let connection = self.join()?;
         self.publish_disk()?;
         self.set_state(State::Connected)?;
-        self.wait_frontend(&[State::Connected])?;
+        // One with nothing to do may be on its way out already.
+        self.wait_frontend(&[State::Connected, State::Closing, State::Closed])?;
         Ok(connection)
     }
 
@@ -226,8 +228,12 @@ impl Backend {
 
     /// True when the frontend has seen something, see [`wait_note`](Self::wait_note).
     pub fn has_noted(&self, note: &str) -> Result<bool> {
-        let notes = self.subject.as_ref().context("no frontend runs")?.notes()?;
-        Ok(notes.iter().any(|seen| seen.starts_with(note)))
+        Ok(self.notes()?.iter().any(|seen| seen.starts_with(note)))
+    }
+
+    /// All that the frontend has seen.
+    pub fn notes(&self) -> Result<Vec<String>> {
+        self.subject.as_ref().context("no frontend runs")?.notes()
     }
 
     /// Serves and closes as an orderly backend does, until the frontend has ended.
@@ -285,4 +291,11 @@ impl Backend {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The tool, built once for all clauses of this process.
+fn built() -> Result<Binaries> {
+    static BUILT: OnceLock<Result<Binaries, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| Binaries::build().map_err(|error| format!("{error:#}")));
+    built.clone().map_err(anyhow::Error::msg)
 }

@@ -15,6 +15,8 @@ pub struct Job {
     pub work: Vec<Work>,
     /// Stay connected when all is done, until [`Backend::release`](super::Backend::release).
     pub hold: bool,
+    /// Wait for another backend when this one goes away; else that is a failure. Of the library only.
+    pub patient: bool,
     /// Most pieces of work under way at once on each queue.
     pub depth: usize,
     /// Longest sleep without a look at XenStore (of the library; the tool has its own).
@@ -73,7 +75,14 @@ impl Job {
     /// Does `work`, all at once, on one queue of one page with grants for each request, then closes.
     pub fn new(work: impl Into<Vec<Work>>) -> Self {
         let config = Config { persistent: false, timeout: Duration::from_secs(5), ..Config::default() };
-        Self { config, work: work.into(), hold: false, depth: 1024, nap: Duration::from_millis(5) }
+        Self {
+            config,
+            work: work.into(),
+            hold: false,
+            patient: false,
+            depth: 1024,
+            nap: Duration::from_millis(5),
+        }
     }
 
     /// Connects and waits for further orders.
@@ -113,6 +122,13 @@ impl Job {
     #[must_use]
     pub fn persistent(mut self) -> Self {
         self.config.persistent = true;
+        self
+    }
+
+    /// Waits for another backend when this one goes away.
+    #[must_use]
+    pub fn patient(mut self) -> Self {
+        self.patient = true;
         self
     }
 

@@ -178,13 +178,14 @@ impl Driver {
 
     fn handle(&mut self, event: DeviceEvent<World>, notes: &Notes) -> Result<(), String> {
         notes.add(format!("{event:?}"));
-        if let DeviceEvent::Reconnected(links) = event {
-            for link in links {
-                let index = link.index() as usize;
-                self.queues[index].reconnect(link).map_err(|error| error.to_string())?;
-            }
+        match event {
+            DeviceEvent::Lost if !self.job.patient => Err("the backend is gone".to_owned()),
+            DeviceEvent::Reconnected(links) => links.into_iter().try_for_each(|link| {
+                let queue = &mut self.queues[link.index() as usize];
+                queue.reconnect(link).map_err(|error| error.to_string())
+            }),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn close(self, outcome: &mut Outcome) {
