@@ -31,7 +31,7 @@ use crate::{
     say, size,
 };
 
-/// Arguments of `bench`. Queues (--queues) are driven by one thread each.
+/// Arguments of `bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to do

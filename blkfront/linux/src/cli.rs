@@ -38,12 +38,23 @@ pub(crate) enum Command {
     /// Write a range of the disk to standard output or a file
     Read(range::ReadArgs),
     /// Write standard input or a file to a range of the disk
+    ///
+    /// Sectors that the range covers only in part keep their other bytes. What was written is durable at the end.
     Write(range::WriteArgs),
     /// Copy an image file into or out of the disk
+    ///
+    /// Holes of a sparse image become zeroes on the disk: the disk is read there, and zeroes are written where it holds
+    /// something else. Zeroes on the disk become holes of the image. A copy that fails or is stopped leaves
+    /// IMAGE.blkfront-resume beside the image, with which --resume goes on.
     Copy(copy::Args),
     /// Measure IOPS, throughput, latency and CPU cost
+    ///
+    /// Each queue (--queues) is driven by a thread of its own. The CPU cost is this process's alone.
     Bench(bench::Args),
     /// Serve the disk as an NBD export on a Unix socket
+    ///
+    /// Prints the export's address when it is ready, and serves until SIGINT or SIGTERM, upon which it answers what was
+    /// asked, hangs up and closes the disk. Clients are spread over the queues (--queues), one thread each.
     Nbd(nbd::Args),
 }
 

@@ -29,10 +29,6 @@ use crate::{
 };
 
 /// Arguments of `copy`.
-///
-/// Holes of a sparse image become zeroes on the disk: the disk is read there, and zeroes are written where it holds
-/// something else. Zeroes on the disk become holes of the image. A copy that fails or is stopped leaves IMAGE.blkfront-resume
-/// beside the image, with which --resume goes on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Which way: into or out of the disk

@@ -32,7 +32,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 use xen_platform::{DomId, sim};
@@ -40,6 +40,7 @@ use xen_platform::{DomId, sim};
 use crate::{
     cli::{Cli, Command, Xen},
     connect::{World, with_disk},
+    exit::Usage,
     signal::Stop,
 };
 
@@ -63,7 +64,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let world = sim::World::connect(directory, DomId(cli.connection.domain))?;
             in_world(world, &cli, stop)
         }
-        Xen::Linux => bail!("this version cannot use the Xen that Linux runs on; use --xen sim:DIR"),
+        Xen::Linux => {
+            Err(Usage("this version cannot use the Xen that Linux runs on; use --xen sim:DIR".into()).into())
+        }
     }
 }
 

@@ -46,9 +46,6 @@ use crate::{
 };
 
 /// Arguments of `nbd`.
-///
-/// Prints the export's address when it is ready, and serves until SIGINT or SIGTERM, upon which it answers what was asked,
-/// hangs up and closes the disk. Clients are spread over the queues (--queues), one thread each.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where to listen

@@ -33,7 +33,7 @@ pub(crate) struct ReadArgs {
     flow: Flow,
 }
 
-/// Arguments of `write`. Sectors that the range covers only in part keep their other bytes.
+/// Arguments of `write`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WriteArgs {
     /// Where to begin, in bytes

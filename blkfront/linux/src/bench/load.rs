@@ -119,7 +119,7 @@ impl<'q, W: World> Load<'q, W> {
                 return Err(reason).context("submitting");
             }
         }
-        self.queue.publish()?;
+        // Publishes, too.
         self.queue.wait_polling(self.poll, Some(LOOK))?;
         let now = Instant::now();
         self.finish(now)?;
