@@ -116,6 +116,8 @@ pub struct Device {
     choice: Option<Choice>,
     image: Option<Arc<Image>>,
     offered: BackendFeatures,
+    /// The frontend's `protocol` when we offered: what we offer must not change with what it writes afterwards.
+    protocol: Option<Abi>,
     connection: Option<Connection>,
     wake: Option<Duration>,
     /// The text in our error nodes.
@@ -141,6 +143,7 @@ impl Device {
             choice: None,
             image: None,
             offered: BackendFeatures::ORIGINAL,
+            protocol: None,
             connection: None,
             wake: None,
             blamed: None,
@@ -306,7 +309,8 @@ impl Device {
                 true
             }
             Action::Offer => {
-                self.offered = self.features().await?;
+                self.protocol = self.protocol().await?;
+                self.offered = self.features();
                 self.publisher.offer(&self.offered, None).await?
             }
             Action::Announce => {
@@ -365,7 +369,8 @@ impl Device {
         let (Some(record), Some(image)) = (&self.record, &self.image) else {
             return failed("the image is not open".into());
         };
-        self.offered = self.features().await?;
+        // The image may have been opened since we offered, and tells what it can do.
+        self.offered = self.features();
         let offered = self.offered;
         let parse = |lookup: &mut dyn FnMut(&str) -> Option<String>| FrontendRecord::parse(lookup, &offered);
         let frontend = match self.context.store.record(&record.frontend, parse).await? {
@@ -403,21 +408,21 @@ impl Device {
         Ok(None)
     }
 
-    async fn features(&self) -> io::Result<BackendFeatures> {
-        let mut protocol = None;
+    /// The layout that the frontend, or the toolstack for it, has written down.
+    async fn protocol(&self) -> io::Result<Option<Abi>> {
+        let Some(record) = &self.record else { return Ok(None) };
+        let path = format!("{}/{}", record.frontend, keys::PROTOCOL);
+        Ok(self.context.store.read(&path).await?.and_then(|name| Abi::from_protocol(&name)))
+    }
+
+    fn features(&self) -> BackendFeatures {
+        let config = &self.context.config;
         let settings = match (&self.choice, &self.record) {
             (Some(choice), _) => choice.settings.clone(),
-            (None, Some(record)) => {
-                self.context.config.disk(record.frontend_id, &self.id.device, record.dev.as_deref())
-            }
-            (None, None) => self.context.config.disk.clone(),
+            (None, Some(record)) => config.disk(record.frontend_id, &self.id.device, record.dev.as_deref()),
+            (None, None) => config.disk.clone(),
         };
-        if let Some(record) = &self.record {
-            let path = format!("{}/{}", record.frontend, keys::PROTOCOL);
-            protocol = self.context.store.read(&path).await?.and_then(|name| Abi::from_protocol(&name));
-        }
-        let image = self.image.as_deref();
-        Ok(publish::features(&self.context.config.offer, &settings, self.strategy(), image, protocol))
+        publish::features(&config.offer, &settings, self.strategy(), self.image.as_deref(), self.protocol)
     }
 
     fn strategy(&self) -> Strategy {
