@@ -10,7 +10,7 @@ use xen_platform::FrontWorld;
 use crate::{
     conformance::{
         Clause, EVERY_ABI, ONE_ABI,
-        rig::{Connection, Guest, Raw, Wish, whole},
+        rig::{Guest, Raw, Wish, whole},
     },
     must,
 };
@@ -143,20 +143,13 @@ pub(super) fn clauses<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
     ]
 }
 
-/// A read of one sector for each id.
-fn reads<W: FrontWorld>(connection: &mut Connection<W>, ids: impl Iterator<Item = u64>) -> Result<Vec<Raw>> {
-    let page = connection.pages(1, 0)?;
-    let segments = whole(&page);
-    Ok(ids.map(|id| Raw::read(id, id % 1024 * 8, &segments)).collect())
-}
-
 fn every_slot<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
     let slots = u64::from(connection.queue().ring.layout().entries());
     must!(slots == 32, "a page holds {slots} entries");
     // Three times round, so that every slot was both first and last.
     for round in 0..3 {
-        let requests = reads(&mut connection, round * slots..(round + 1) * slots)?;
+        let requests = connection.reads(round * slots..(round + 1) * slots)?;
         connection.batch_okay(&requests)?;
     }
     connection.queue().silence(SILENCE)
@@ -174,7 +167,7 @@ fn overflow_closes<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
 
 fn overflow_after_use_closes<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
-    let requests = reads(&mut connection, 0..5)?;
+    let requests = connection.reads(0..5)?;
     connection.batch_okay(&requests)?;
     connection.queue().set_index(Field::ReqProd, 5 + 33);
     connection.queue().ring_bell()?;
@@ -185,7 +178,7 @@ fn overflow_after_use_closes<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> 
 
 fn index_back_closes<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
-    let requests = reads(&mut connection, 0..5)?;
+    let requests = connection.reads(0..5)?;
     connection.batch_okay(&requests)?;
     connection.queue().set_index(Field::ReqProd, 4);
     connection.queue().ring_bell()?;
@@ -197,7 +190,7 @@ fn broken_stays_broken<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     connection.queue().set_index(Field::ReqProd, 1000);
     connection.queue().ring_bell()?;
     guest.wait_backend(State::Closing)?;
-    let request = &reads(&mut connection, 1..2)?[0];
+    let request = &connection.reads(1..2)?[0];
     connection.queue().set_index(Field::ReqProd, 0);
     connection.queue().send(&request.entries(guest.abi))?;
     connection.queue().silence(SILENCE)
@@ -215,7 +208,7 @@ fn broken_then_new<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
 
 fn admitted_before_overflow<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
-    for request in &reads(&mut connection, 0..20)? {
+    for request in &connection.reads(0..20)? {
         connection.queue().push(&request.entries(guest.abi))?;
     }
     connection.queue().kick()?;
@@ -246,7 +239,7 @@ fn padding_zero<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
 
 fn no_event_unasked<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
-    let requests = reads(&mut connection, 0..8)?;
+    let requests = connection.reads(0..8)?;
     connection.queue().quiet()?;
     connection.queue().set_index(Field::RspEvent, 100);
     for request in &requests {
@@ -260,7 +253,7 @@ fn no_event_unasked<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
 fn event_asked<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
     for id in 0..8 {
-        let request = &reads(&mut connection, id..id + 1)?[0];
+        let request = &connection.reads(id..id + 1)?[0];
         connection.queue().quiet()?;
         must!(!connection.queue().ring.arm()?, "an answer to nothing");
         connection.queue().send(&request.entries(guest.abi))?;
@@ -272,7 +265,7 @@ fn event_asked<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
 
 fn event_batched<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
-    let requests = reads(&mut connection, 0..3)?;
+    let requests = connection.reads(0..3)?;
     connection.queue().quiet()?;
     connection.queue().set_index(Field::RspEvent, 3);
     for request in &requests[..2] {
@@ -289,7 +282,7 @@ fn asks_when_idle<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
     connection.queue().wait_index(Field::ReqEvent, 1)?;
     for id in 0..4 {
-        let requests = reads(&mut connection, id * 3..(id + 1) * 3)?;
+        let requests = connection.reads(id * 3..(id + 1) * 3)?;
         connection.batch_okay(&requests)?;
         let produced = connection.queue().index(Field::ReqProd);
         connection.queue().wait_index(Field::ReqEvent, produced + 1)?;
@@ -333,7 +326,7 @@ fn spurious_events<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
 fn merged_events<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
     connection.queue().wait_index(Field::ReqEvent, 1)?;
-    for request in &reads(&mut connection, 0..9)? {
+    for request in &connection.reads(0..9)? {
         connection.queue().push(&request.entries(guest.abi))?;
         _ = connection.queue().ring.publish();
     }
@@ -347,7 +340,7 @@ fn merged_events<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
 fn first_event<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     guest.wait_backend(State::InitWait)?;
     let mut connection = guest.publish(&Wish::default().state(State::Initialising))?;
-    for request in &reads(&mut connection, 0..9)? {
+    for request in &connection.reads(0..9)? {
         connection.queue().push(&request.entries(guest.abi))?;
     }
     _ = connection.queue().ring.publish();
@@ -378,7 +371,7 @@ fn own_indices_are_private<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
 fn attaches_at_rsp_prod<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish { start: 77, ..Wish::default() })?;
     connection.works()?;
-    let requests = reads(&mut connection, 0..32)?;
+    let requests = connection.reads(0..32)?;
     connection.batch_okay(&requests).map(drop)
 }
 
@@ -393,7 +386,7 @@ fn attach_overflow_refused<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
 fn index_wraps<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish { start: u32::MAX - 40, ..Wish::default() })?;
     for round in 0..3 {
-        let requests = reads(&mut connection, round * 32..(round + 1) * 32)?;
+        let requests = connection.reads(round * 32..(round + 1) * 32)?;
         connection.batch_okay(&requests)?;
     }
     let flush = Raw::data(Opcode::FLUSH, 1, 0, &[]);

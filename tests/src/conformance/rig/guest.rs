@@ -183,7 +183,8 @@ impl<W: FrontWorld> Guest<W> {
             nodes.retain(|(known, _)| known != key);
             nodes.extend(value.clone().map(|value| (key.clone(), value)));
         }
-        let removed = stale.iter().map(|key| (key.as_str(), None));
+        let left_out = wish.edits.iter().filter(|(_, value)| value.is_none()).map(|(key, _)| key);
+        let removed = stale.iter().chain(left_out).map(|key| (key.as_str(), None));
         let written = nodes.iter().map(|(key, value)| (key.as_str(), Some(value.as_str())));
         let state = (keys::STATE, Some(wish.state.as_str()));
         self.change(&removed.chain(written).chain([state]).collect::<Vec<_>>())

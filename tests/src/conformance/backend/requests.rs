@@ -1,0 +1,418 @@
+//! Reads, writes and everything that all requests have in common (docs/PROTOCOL.md sections 2.1, 2.2 and 2.4).
+
+use anyhow::{Context as _, Result};
+use blkif_proto::{GrantRef, Opcode, Segment, Status};
+use xen_platform::{Access, FrontWorld};
+
+use crate::{
+    conformance::{
+        Clause, EVERY_ABI, ONE_ABI,
+        rig::{Guest, Raw, TRACES, Wish, bytes, noise, whole},
+    },
+    must,
+};
+
+pub(super) fn clauses<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
+    vec![
+        Clause {
+            name: "request.reads-what-was-written",
+            rule: "A read has the data in the pages before its answer; a write is seen by the next read (2.5).",
+            abis: EVERY_ABI,
+            check: round_trip,
+        },
+        Clause {
+            name: "request.read-parts-of-pages",
+            rule: "A read touches nothing of a page but the sectors from first_sect to last_sect (0.12, 2.2).",
+            abis: EVERY_ABI,
+            check: read_parts,
+        },
+        Clause {
+            name: "request.write-parts-of-pages",
+            rule: "A write takes the sectors from first_sect to last_sect, and touches as many on the disk (0.12, 2.2).",
+            abis: EVERY_ABI,
+            check: write_parts,
+        },
+        Clause {
+            name: "request.same-page-in-several-segments",
+            rule: "A page may be named by several segments of a request (2.4).",
+            abis: EVERY_ABI,
+            check: same_page_in_segments,
+        },
+        Clause {
+            name: "request.same-page-in-several-requests",
+            rule: "A page may be named by several requests under way, and is let go of with the last (2.4).",
+            abis: EVERY_ABI,
+            check: same_page_in_requests,
+        },
+        Clause {
+            name: "request.pages-let-go-before-answer",
+            rule: "Every page of a request is unmapped before its answer, whatever the answer is (0.22, XSA-361).",
+            abis: ONE_ABI,
+            check: let_go_before_answer,
+        },
+        Clause {
+            name: "request.id-is-opaque",
+            rule: "All 64 bits of the id come back (0.6).",
+            abis: EVERY_ABI,
+            check: id_is_opaque,
+        },
+        Clause {
+            name: "request.ids-repeat",
+            rule: "Requests under way may share an id; each is answered (0.6).",
+            abis: EVERY_ABI,
+            check: ids_repeat,
+        },
+        Clause {
+            name: "request.handle-ignored",
+            rule: "The handle means nothing (0.4).",
+            abis: EVERY_ABI,
+            check: handle_ignored,
+        },
+        Clause {
+            name: "request.padding-ignored",
+            rule: "Padding of requests and segments means nothing (2.2).",
+            abis: EVERY_ABI,
+            check: padding_ignored,
+        },
+        Clause {
+            name: "request.no-segments",
+            rule: "A read or write without segments is an error (0.17).",
+            abis: EVERY_ABI,
+            check: no_segments,
+        },
+        Clause {
+            name: "request.too-many-segments",
+            rule: "12 to 255 segments without the extension are an error, in one entry (2.4).",
+            abis: EVERY_ABI,
+            check: too_many_segments,
+        },
+        Clause {
+            name: "request.first-after-last",
+            rule: "A segment that ends before it begins is an error for the whole request (0.13).",
+            abis: EVERY_ABI,
+            check: |guest| bad_segment(guest, &[(1, 0), (7, 6), (7, 0), (255, 0), (8, 7)]),
+        },
+        Clause {
+            name: "request.beyond-page",
+            rule: "A segment that leaves its page is an error for the whole request (0.13).",
+            abis: EVERY_ABI,
+            check: |guest| bad_segment(guest, &[(0, 8), (7, 8), (8, 8), (0, 255), (255, 255)]),
+        },
+        Clause {
+            name: "request.beyond-disk",
+            rule: "A request must lie on the disk; its last sector may be the disk's last (2.4).",
+            abis: EVERY_ABI,
+            check: beyond_disk,
+        },
+        Clause {
+            name: "request.sector-overflow",
+            rule: "A sector number near 2^64, or one whose bytes leave 64 bits, is out of range, not small (2.4).",
+            abis: EVERY_ABI,
+            check: sector_overflow,
+        },
+        Clause {
+            name: "request.unknown-operation",
+            rule: "An unknown operation is answered \"not supported\", with its own number (0.19).",
+            abis: EVERY_ABI,
+            check: unknown_operation,
+        },
+        Clause {
+            name: "request.bad-write-writes-nothing",
+            rule: "A write that is refused has written nothing, also of its good segments (2.4).",
+            abis: EVERY_ABI,
+            check: bad_write_writes_nothing,
+        },
+        Clause {
+            name: "request.bad-among-good",
+            rule: "A refused request harms none of those around it (2.4).",
+            abis: EVERY_ABI,
+            check: bad_among_good,
+        },
+    ]
+}
+
+/// `sectors` sectors from `first` of a page.
+fn part(gref: GrantRef, first: u8, sectors: u8) -> Segment {
+    Segment { gref, first_sect: first, last_sect: first + sectors - 1 }
+}
+
+fn round_trip<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    for (n, sectors) in [1, 8, 9, 16, 87, 88, 200].into_iter().enumerate() {
+        let sector = TRACES + 300 * n as u64;
+        let data = noise(n as u64, sectors * 512);
+        connection.write(sector, &data)?;
+        must!(connection.read(sector, data.len())? == data, "{sectors} sectors came back changed");
+        let after = connection.read(sector + sectors as u64, 512)?;
+        must!(after.iter().all(|byte| *byte == 0), "the sector after {sectors} sectors was changed");
+    }
+    Ok(())
+}
+
+fn read_parts<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let data = noise(1, 6 * 512);
+    connection.write(TRACES, &data)?;
+    let pages = connection.pages(3, 0xEE)?;
+    let [a, b, c] = *pages.grants() else { unreachable!("three pages") };
+    let id = connection.id();
+    connection.okay(&Raw::read(id, TRACES, &[part(a, 2, 4), part(b, 7, 1), part(c, 0, 1)]))?;
+    let mut wanted = vec![0xEE; 3 * 4096];
+    wanted[2 * 512..6 * 512].copy_from_slice(&data[..2048]);
+    wanted[4096 + 7 * 512..8192].copy_from_slice(&data[2048..2560]);
+    wanted[8192..8192 + 512].copy_from_slice(&data[2560..]);
+    must!(bytes(&pages) == wanted, "the pages do not have the sectors where they belong");
+    connection.take_back(pages)
+}
+
+fn write_parts<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let before = noise(2, 8 * 512);
+    connection.write(TRACES, &before)?;
+    let data = noise(3, 3 * 4096);
+    let pages = connection.lend(&data, Access::Read)?;
+    let [a, b, c] = *pages.grants() else { unreachable!("three pages") };
+    let id = connection.id();
+    connection.okay(&Raw::write(id, TRACES + 1, &[part(a, 5, 3), part(b, 0, 1), part(c, 3, 2)]))?;
+    connection.take_back(pages)?;
+    let mut wanted = before;
+    wanted[512..2048].copy_from_slice(&data[5 * 512..4096]);
+    wanted[2048..2560].copy_from_slice(&data[4096..4608]);
+    wanted[2560..3584].copy_from_slice(&data[8192 + 3 * 512..8192 + 5 * 512]);
+    must!(connection.read(TRACES, wanted.len())? == wanted, "the sectors are not where they belong");
+    Ok(())
+}
+
+fn same_page_in_segments<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let data = noise(4, 4096);
+    let page = connection.lend(&data, Access::Read)?;
+    let gref = page.grants()[0];
+    let id = connection.id();
+    connection.okay(&Raw::write(id, TRACES, &[Segment::page(gref); 11]))?;
+    connection.take_back(page)?;
+    must!(connection.read(TRACES, 11 * 4096)? == data.repeat(11), "eleven times the same page");
+
+    let page = connection.pages(1, 0)?;
+    let gref = page.grants()[0];
+    let id = connection.id();
+    // Its halves the other way round.
+    connection.okay(&Raw::read(id, TRACES, &[part(gref, 4, 4), part(gref, 0, 4)]))?;
+    must!(bytes(&page) == [&data[2048..], &data[..2048]].concat(), "two halves of a page");
+    connection.take_back(page)
+}
+
+fn same_page_in_requests<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let data = noise(5, 4096);
+    let page = connection.lend(&data, Access::ReadWrite)?;
+    let segments = whole(&page);
+    let writes: Vec<Raw> = (0..32).map(|n| Raw::write(n, TRACES + 8 * n, &segments)).collect();
+    connection.batch_okay(&writes)?;
+    let reads: Vec<Raw> = (0..32).map(|n| Raw::read(n, TRACES + 8 * n, &segments)).collect();
+    connection.batch_okay(&reads)?;
+    must!(bytes(&page) == data, "the page has other bytes");
+    connection.take_back(page)
+}
+
+fn let_go_before_answer<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let capacity = guest.disk()?.sectors;
+    let nothing = Segment::page(GrantRef(u32::MAX));
+    for round in 0..30 {
+        let pages = connection.pages(11, 0)?;
+        let mut segments = whole(&pages);
+        let id = connection.id();
+        match round % 5 {
+            0 => connection.okay(&Raw::read(id, TRACES, &segments))?,
+            1 => connection.okay(&Raw::write(id, TRACES, &segments))?,
+            2 => connection.error(&Raw::read(id, capacity, &segments))?,
+            3 => {
+                segments[round % 11] = nothing;
+                connection.error(&Raw::read(id, TRACES, &segments))?;
+            }
+            _ => {
+                segments[round % 11] = nothing;
+                connection.error(&Raw::write(id, TRACES, &segments))?;
+            }
+        }
+        connection.take_back(pages).with_context(|| format!("round {round}"))?;
+    }
+    Ok(())
+}
+
+fn id_is_opaque<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let segments = whole(&connection.pages(1, 0)?);
+    for id in [0, 1, u64::MAX, 1 << 63, 0xFFFF_8881_2345_6780, 0x0123_4567_89AB_CDEF, u64::from(u32::MAX)] {
+        connection.okay(&Raw::read(id, 0, &segments))?;
+        connection.okay(&Raw::data(Opcode::FLUSH, id, 0, &[]))?;
+        connection.error(&Raw::read(id, 0, &[]))?;
+        connection.unsupported(&Raw::data(Opcode(77), id, 0, &segments))?;
+    }
+    Ok(())
+}
+
+fn ids_repeat<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let segments = whole(&connection.pages(1, 0)?);
+    let mut ops = Vec::new();
+    for n in 0..24 {
+        let op = [Opcode::FLUSH, Opcode::WRITE_BARRIER, Opcode::READ][n % 3];
+        let raw = Raw::data(op, 0, 0, if op == Opcode::READ { &segments } else { &[] });
+        connection.queue().push(&raw.entries(guest.abi))?;
+    }
+    connection.queue().kick()?;
+    for _ in 0..24 {
+        let answer = connection.queue().answer()?;
+        must!(answer.id == 0 && answer.status == Status::OKAY, "{answer:?}");
+        ops.push(answer.op.0);
+    }
+    ops.sort_unstable();
+    let wanted: Vec<u8> = [0, 2, 3].into_iter().flat_map(|op| [op; 8]).collect();
+    must!(ops == wanted, "answered: {ops:?}");
+    Ok(())
+}
+
+fn handle_ignored<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let segments = whole(&connection.pages(1, 0)?);
+    for handle in [0, 1, 0x8000, 0xFFFF] {
+        connection.okay(&Raw { arg16: handle, ..Raw::read(1, TRACES, &segments) })?;
+        connection.okay(&Raw { arg16: handle, ..Raw::write(2, TRACES, &segments) })?;
+        connection.okay(&Raw { arg16: handle, ..Raw::data(Opcode::FLUSH, 3, 0, &[]) })?;
+        connection.okay(&Raw { arg16: handle, ..Raw::discard(4, TRACES, 8) })?;
+    }
+    Ok(())
+}
+
+fn padding_ignored<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let mut raw = Raw::read(1, TRACES, &whole(&connection.pages(2, 0)?));
+    raw.body.resize(88, 0xFF);
+    for segment in raw.body.chunks_mut(8) {
+        segment[6..].fill(0xFF);
+    }
+    let mut entry = raw.entries(guest.abi)[0];
+    if guest.abi != blkif_proto::Abi::X86_32 {
+        entry[4..8].fill(0xFF);
+    }
+    connection.queue().send(&[entry])?;
+    let answer = connection.queue().answer()?;
+    must!(answer.id == 1 && answer.status == Status::OKAY, "{answer:?}");
+    Ok(())
+}
+
+fn no_segments<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    for op in [Opcode::READ, Opcode::WRITE] {
+        connection.error(&Raw::data(op, 1, 0, &[]))?;
+        connection.error(&Raw::data(op, 2, u64::MAX, &[]))?;
+    }
+    connection.works()
+}
+
+fn too_many_segments<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let pages = connection.pages(11, 0)?;
+    for number in 12..=255 {
+        let op = [Opcode::READ, Opcode::WRITE, Opcode::WRITE_BARRIER, Opcode::FLUSH][usize::from(number) % 4];
+        connection.error(&Raw { arg: number, ..Raw::data(op, number.into(), 0, &whole(&pages)) })?;
+    }
+    connection.take_back(pages)?;
+    connection.works()
+}
+
+fn bad_segment<W: FrontWorld>(guest: &mut Guest<W>, windows: &[(u8, u8)]) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let pages = connection.pages(11, 0)?;
+    for &(first_sect, last_sect) in windows {
+        for place in [0, 5, 10] {
+            let mut segments = whole(&pages);
+            segments[place] = Segment { first_sect, last_sect, ..segments[place] };
+            connection.error(&Raw::read(1, 0, &segments))?;
+            connection.error(&Raw::write(2, 0, &segments))?;
+        }
+    }
+    connection.take_back(pages)?;
+    connection.works()
+}
+
+fn beyond_disk<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let capacity = guest.disk()?.sectors;
+    let pages = connection.pages(2, 0)?;
+    let segments = whole(&pages);
+    for op in [Opcode::READ, Opcode::WRITE] {
+        connection.okay(&Raw::data(op, 1, capacity - 16, &segments))?;
+        connection.okay(&Raw::data(op, 2, capacity - 1, &[part(segments[0].gref, 3, 1)]))?;
+        connection.error(&Raw::data(op, 3, capacity - 15, &segments))?;
+        connection.error(&Raw::data(op, 4, capacity - 1, &segments))?;
+        connection.error(&Raw::data(op, 5, capacity, &segments))?;
+        connection.error(&Raw::data(op, 6, capacity + 1_000_000, &segments))?;
+    }
+    must!(guest.disk()?.sectors == capacity, "the disk has grown");
+    connection.take_back(pages)
+}
+
+fn sector_overflow<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let pages = connection.pages(2, 0)?;
+    for sector in [u64::MAX, u64::MAX - 7, u64::MAX - 15, u64::MAX - 16, 1 << 63, 1 << 55, (1 << 55) - 8] {
+        connection.error(&Raw::read(1, sector, &whole(&pages)))?;
+        connection.error(&Raw::write(2, sector, &whole(&pages)))?;
+    }
+    connection.take_back(pages)?;
+    connection.works()
+}
+
+fn unknown_operation<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let pages = connection.pages(1, 0)?;
+    for op in (4..=255).filter(|op| *op != 5 && *op != 6) {
+        let raw = Raw::data(Opcode(op), op.into(), u64::MAX, &whole(&pages));
+        connection.unsupported(&Raw { arg: op, arg16: 0xFFFF, ..raw })?;
+    }
+    connection.take_back(pages)?;
+    connection.works()
+}
+
+fn bad_write_writes_nothing<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let before = noise(6, 11 * 4096);
+    connection.write(TRACES, &before)?;
+    let pages = connection.pages(11, 0x55)?;
+    let mut reversed = whole(&pages);
+    reversed[10] = Segment { first_sect: 5, last_sect: 4, ..reversed[10] };
+    let mut foreign = whole(&pages);
+    foreign[10].gref = GrantRef(u32::MAX);
+    connection.error(&Raw::write(1, TRACES, &reversed))?;
+    connection.error(&Raw::write(2, TRACES, &foreign))?;
+    connection.take_back(pages)?;
+    must!(connection.read(TRACES, before.len())? == before, "a refused write has changed the disk");
+    Ok(())
+}
+
+fn bad_among_good<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    let mut connection = guest.connect(&Wish::default())?;
+    let data = noise(7, 4096);
+    let page = connection.lend(&data, Access::ReadWrite)?;
+    let (segments, foreign) = (whole(&page), [Segment::page(GrantRef(u32::MAX))]);
+    let requests: Vec<Raw> = (0..32)
+        .map(|n| match n % 4 {
+            1 => Raw::write(n, u64::MAX, &segments),
+            3 => Raw::write(n, TRACES + 8 * n, &foreign),
+            _ => Raw::write(n, TRACES + 8 * n, &segments),
+        })
+        .collect();
+    for answer in connection.batch(&requests)? {
+        let wanted = if answer.id % 2 == 0 { Status::OKAY } else { Status::ERROR };
+        must!(answer.status == wanted, "{answer:?}");
+    }
+    connection.take_back(page)?;
+    for n in 0..32 {
+        let there = connection.read(TRACES + 8 * n, 4096)? == data;
+        must!(there == (n % 2 == 0), "request {n}");
+    }
+    Ok(())
+}
