@@ -2,7 +2,7 @@
 
 use std::{os::fd::AsFd, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use blkfront::{
     Capabilities, Config, Device, DeviceEvent, Frontend, Io, Negotiated, Operation, Queue, Stopped,
 };
@@ -116,8 +116,9 @@ fn close<W: World>(disk: Disk<W>) -> anyhow::Result<()> {
     if unanswered > 0 {
         debug!("{unanswered} requests were still under way");
     }
+    let not_followed = stopped.error().map(|error| anyhow!("{error}"));
     stopped.unconfigure()?;
-    Ok(())
+    not_followed.map_or(Ok(()), Err)
 }
 
 /// The frontend directory of the guest's disk if it has just one.

@@ -1,15 +1,18 @@
 //! The program as a whole, as far as it goes without a Xen: its exit codes and its words.
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    io,
+    process::{Command, Output, Stdio},
+};
 
-fn blkfront(arguments: &[&str]) -> Output {
+fn blkfront(arguments: &[&str]) -> io::Result<Output> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_blkfront"));
-    command.env_remove("BLKFRONT_XEN").args(arguments).output().unwrap()
+    command.env_remove("BLKFRONT_XEN").args(arguments).output()
 }
 
 #[test]
 fn help_names_every_exit_code() {
-    let output = blkfront(&["--help"]);
+    let output = blkfront(&["--help"]).unwrap();
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8(output.stdout).unwrap();
     for line in ["0  everything", "1  an I/O", "2  the command line", "3  copy --verify"] {
@@ -25,7 +28,7 @@ fn nonsense_and_failure_are_told_apart() {
         (&["--xen", "sim:/nonexistent", "info"], 1, "/nonexistent"),
         (&["--xen", "sim:/tmp", "info"], 1, "/tmp"),
     ] {
-        let output = blkfront(arguments);
+        let output = blkfront(arguments).unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
         assert!(text.contains(words) && !text.contains("panicked"), "{arguments:?}: {text}");
