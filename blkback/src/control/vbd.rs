@@ -289,7 +289,13 @@ impl Vbd {
 
     /// What follows from what is.
     fn settle(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let Some(seen) = self.seen.clone() else { return };
+        let Some(seen) = self.seen.clone() else {
+            // Half made, or half deleted: there is nothing to end.
+            if self.ending.is_some() {
+                actions.push(Action::Forget);
+            }
+            return;
+        };
         if self.is_gone() {
             return self.vanish(actions);
         }

@@ -443,6 +443,11 @@ fn shutdown_does_not_wait_for_ever() {
 }
 
 #[test]
+fn shutdown_forgets_a_device_whose_nodes_never_made_sense() {
+    assert_eq!(Life::new().event(Event::Shutdown), [Wake(10 * SECOND), Forget]);
+}
+
+#[test]
 fn shutdown_leaves_guests_alone_that_never_came() {
     let mut life = Life::waiting();
     let actions = life.event(Event::Shutdown);
