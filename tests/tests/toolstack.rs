@@ -1,0 +1,50 @@
+//! The daemon under a toolstack's hands: disks that come and go, in haste.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use tests::world::{Binaries, Disk, World};
+
+fn world() -> World {
+    let mut world = World::start(Binaries::build().unwrap()).unwrap();
+    world.start_backend(&[]).unwrap();
+    world
+}
+
+/// The frontend goes back to state 1 just as the toolstack detaches: neither may lose the other's word.
+#[test]
+fn a_disk_is_detached_right_after_its_frontend_closed() {
+    let mut world = world();
+    for _ in 0..50 {
+        let vbd = world.guest_with_disk(&Disk::new("null:1M")).unwrap();
+        let output = world.blkfront(&vbd).arg("info").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        world.toolstack().detach(&vbd).unwrap();
+        world.toolstack().destroy_guest(vbd.guest, &[]).unwrap();
+    }
+    world.stop().unwrap();
+}
+
+/// A daemon that is told to end while its last device's nodes are being deleted.
+#[test]
+fn the_daemon_stops_right_after_a_detach() {
+    for _ in 0..20 {
+        let mut world = world();
+        let vbd = world.guest_with_disk(&Disk::new("null:1M")).unwrap();
+        world.toolstack().detach(&vbd).unwrap();
+        world.stop().unwrap();
+    }
+}
+
+/// Disks that are never connected, and disks of a guest that is destroyed.
+#[test]
+fn a_destroyed_guest_leaves_no_device() {
+    let mut world = world();
+    let guest = world.toolstack().create_guest(64).unwrap();
+    let disks: Vec<_> = (0..8)
+        .map(|index| world.attach(guest, &Disk { index, ..Disk::new("null:1M") }).unwrap())
+        .collect();
+    world.toolstack().destroy_guest(guest, &disks).unwrap();
+    for vbd in &disks {
+        assert_eq!(world.toolstack().read(&format!("{}/state", vbd.backend)).unwrap(), None);
+    }
+    world.stop().unwrap();
+}
