@@ -13,7 +13,8 @@ fn nothing_is_a_configuration() {
 fn the_example_in_the_documentation_is_right() {
     let source = include_str!("../config.rs");
     let example = source.split("//! ```").nth(1).unwrap();
-    let example: String = example.lines().skip(1).map(|line| format!("{}\n", line.trim_start_matches("//!"))).collect();
+    let example: String =
+        example.lines().skip(1).map(|line| format!("{}\n", line.trim_start_matches("//!"))).collect();
     let config = parse(&example).unwrap();
     assert_eq!(config.offer, Offer { persistent: Some(true), ..Offer::default() });
     assert_eq!(config.daemon.strategy, Some(Strategy::Copy));

@@ -1,7 +1,7 @@
 //! Connecting `xenstore-rs` to a socket of our choice.
 //!
 //! Unsafe stands here because that crate takes the socket's path from the environment and from nowhere else, and changing
-//! the environment is unsafe (ADR-0006).
+//! the environment is unsafe (ADR-0007).
 #![expect(
     unsafe_code,
     reason = "the environment is the only way to name the socket; see the module documentation"

@@ -50,6 +50,8 @@ struct Slot<M> {
     newer: usize,
 }
 
+/// Empty holders kept: as many as Linux' backend keeps pages.
+const SPARES: usize = 1056;
 /// No slot.
 const END: usize = usize::MAX;
 
@@ -128,7 +130,7 @@ impl<M: Mapping> GrantCache<M> {
 
     fn retire(&mut self, mut mapping: M) {
         mapping.clear();
-        if self.spare.len() < self.capacity {
+        if self.spare.len() < SPARES {
             self.spare.push(mapping);
         }
     }

@@ -47,16 +47,37 @@ pub enum Report {
 /// Where reports go. Called on the worker's thread; must not block.
 pub type Reporter = Arc<dyn Fn(Report) + Send + Sync>;
 
+/// The way down to a worker.
+#[derive(Debug)]
+pub struct Line {
+    orders: mpsc::Sender<Order>,
+    bell: Arc<EventFd>,
+}
+
+impl Line {
+    /// A line and the mailbox at its other end.
+    pub fn new() -> io::Result<(Line, Mailbox)> {
+        let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
+        let (send, orders) = mpsc::channel();
+        Ok((Line { orders: send, bell: Arc::clone(&bell) }, Mailbox { orders, bell }))
+    }
+
+    /// Gives an order. False when the worker is gone.
+    pub fn order(&self, order: Order) -> bool {
+        self.orders.send(order).is_ok() && self.bell.write(1).is_ok()
+    }
+}
+
 /// A worker thread.
 #[derive(Debug)]
 pub struct WorkerHandle {
-    orders: mpsc::Sender<Order>,
-    bell: Arc<EventFd>,
+    line: Line,
     stats: Arc<WorkerStats>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// The worker's end of the line.
+/// The worker's end of a [`Line`].
+#[derive(Debug)]
 pub struct Mailbox {
     /// Orders not yet taken.
     pub orders: mpsc::Receiver<Order>,
@@ -90,10 +111,8 @@ impl WorkerHandle {
         S: Storage<InFlight<MappingOf<W>>>,
         F: FnOnce() -> io::Result<S> + Send + 'static,
     {
-        let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
-        let (send, orders) = mpsc::channel();
+        let (line, mailbox) = Line::new()?;
         let stats = Arc::new(WorkerStats::default());
-        let mailbox = Mailbox { orders, bell: Arc::clone(&bell) };
         let counters = Arc::clone(&stats);
         let thread = thread::Builder::new().name(name).spawn(move || {
             let mut farewell = Farewell { report: Arc::clone(&report), end: Some(Err("panicked".into())) };
@@ -103,12 +122,12 @@ impl WorkerHandle {
             };
             farewell.end = Some(run());
         })?;
-        Ok(WorkerHandle { orders: send, bell, stats, thread: Some(thread) })
+        Ok(WorkerHandle { line, stats, thread: Some(thread) })
     }
 
     /// Gives an order. False when the worker is gone.
     pub fn order(&self, order: Order) -> bool {
-        self.orders.send(order).is_ok() && self.bell.write(1).is_ok()
+        self.line.order(order)
     }
 
     /// What it has done.

@@ -167,6 +167,11 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         }
     }
 
+    /// The storage, to look at.
+    pub fn storage(&self) -> &S {
+        &self.storage
+    }
+
     /// Sleeps until there is something to do.
     fn sleep(&mut self) -> Result<(), String> {
         let from = Instant::now();
@@ -311,6 +316,3 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Drop for Worker<W, S> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

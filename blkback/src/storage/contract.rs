@@ -205,6 +205,10 @@ impl<S: Storage<Scattered>> Suite<'_, S> {
                 let offset = place(tag);
                 self.submit(if write { Action::Write { offset } } else { Action::Read { offset } }, data)?;
             }
+            let calls = self.storage.system_calls();
+            self.storage.kick().map_err(|error| format!("kick: {error}"))?;
+            let calls = self.storage.system_calls() - calls;
+            ensure(calls <= 1, || format!("{calls} system calls to start one batch"))?;
             let mut seen = BTreeSet::new();
             for _ in 0..OPS {
                 let mut op = self.next()?;

@@ -5,7 +5,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -23,7 +23,9 @@ pub struct Faults {
     flushes: AtomicI32,
     discards: AtomicI32,
     hold: AtomicBool,
+    passes: AtomicU64,
     delay_us: AtomicU64,
+    trace: Mutex<Option<Vec<Action>>>,
 }
 
 impl Faults {
@@ -50,6 +52,31 @@ impl Faults {
     /// While set, operations are done but not given back.
     pub fn hold(&self, hold: bool) {
         self.hold.store(hold, Relaxed);
+    }
+
+    /// Gives back this many operations in spite of a [`hold`](Self::hold).
+    pub fn pass(&self, operations: u64) {
+        self.passes.store(operations, Relaxed);
+    }
+
+    /// Notes every operation from now on.
+    pub fn trace(&self) {
+        *self.noted() = Some(Vec::new());
+    }
+
+    /// The operations noted so far, in the order in which they were submitted.
+    pub fn traced(&self) -> Vec<Action> {
+        self.noted().clone().unwrap_or_default()
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Option<Vec<Action>>> {
+        self.trace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True when the next operation must not be given back yet.
+    fn holds(&self) -> bool {
+        let pass = |left: u64| left.checked_sub(1);
+        self.hold.load(Relaxed) && self.passes.fetch_update(Relaxed, Relaxed, pass).is_err()
     }
 
     /// Operations are given back no sooner than this after they were done.
@@ -100,6 +127,9 @@ impl<S: Storage<T>, T: IoMemory> Storage<T> for Fault<S, T> {
     }
 
     fn submit(&mut self, mut op: Box<Op<T>>) -> Result<(), Box<Op<T>>> {
+        if let Some(trace) = &mut *self.faults.noted() {
+            trace.push(op.action);
+        }
         match self.faults.errno(op.action) {
             None => self.inner.submit(op),
             Some(errno) => {
@@ -118,7 +148,7 @@ impl<S: Storage<T>, T: IoMemory> Storage<T> for Fault<S, T> {
         while let Some(op) = self.inner.reap() {
             self.late.push_back((Instant::now(), op));
         }
-        if self.faults.hold.load(Relaxed) || self.due()? > Instant::now() {
+        if self.due()? > Instant::now() || self.faults.holds() {
             return None;
         }
         self.late.pop_front().map(|(_, op)| op)

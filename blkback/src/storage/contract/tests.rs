@@ -6,7 +6,14 @@ use super::*;
 use crate::storage::{Engine, Fault, Faults, ImageOptions, Memory, Null, Uring};
 
 fn image(path: &Path, options: &ImageOptions) -> Arc<Image> {
-    fs::File::options().create(true).truncate(false).write(true).open(path).unwrap().set_len(LEAST_BYTES).unwrap();
+    fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_len(LEAST_BYTES)
+        .unwrap();
     Arc::new(Image::open(path, options).unwrap())
 }
 
@@ -134,13 +141,15 @@ fn block_devices_discard() {
         return;
     };
     let device = String::from_utf8(made.stdout).unwrap().trim().to_owned();
-    let result = Image::open(Path::new(&device), &ImageOptions::default()).map_err(|e| e.to_string()).and_then(|image| {
-        assert!(matches!(image.target(), super::super::Target::Block(_)));
-        assert_eq!(image.sectors() * 512, LEAST_BYTES);
-        let discard = image.geometry().discard.expect("loop devices on files discard");
-        assert!(!discard.secure, "loop devices cannot");
-        check(&mut Uring::new().unwrap(), &Arc::new(image), true)
-    });
+    let result = Image::open(Path::new(&device), &ImageOptions::default())
+        .map_err(|e| e.to_string())
+        .and_then(|image| {
+            assert!(matches!(image.target(), super::super::Target::Block(_)));
+            assert_eq!(image.sectors() * 512, LEAST_BYTES);
+            let discard = image.geometry().discard.expect("loop devices on files discard");
+            assert!(!discard.secure, "loop devices cannot");
+            check(&mut Uring::new().unwrap(), &Arc::new(image), true)
+        });
     Command::new("losetup").args(["--detach", &device]).status().unwrap();
     result.unwrap();
 }

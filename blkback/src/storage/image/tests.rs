@@ -50,5 +50,9 @@ fn a_read_only_image_offers_no_discard() {
     assert!(geometry(ImageOptions { discard: false, ..ImageOptions::default() }).discard.is_none());
     let read_only = geometry(ImageOptions { read_only: true, ..ImageOptions::default() });
     assert!(read_only.read_only && read_only.discard.is_none());
-    assert_eq!(fs::metadata(&path).unwrap().len(), 1 << 20, "asking whether holes can be punched changes nothing");
+    assert_eq!(
+        fs::metadata(&path).unwrap().len(),
+        1 << 20,
+        "asking whether holes can be punched changes nothing"
+    );
 }

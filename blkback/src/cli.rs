@@ -1,0 +1,62 @@
+//! The daemon's command line.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use blkback::config::{Config, Strategy};
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+/// Serves disk images to Xen guests.
+///
+/// Finds virtual disks in XenStore as toolstacks make them, and serves each from the file or block device that the toolstack
+/// or the configuration names. SIGHUP measures all images again; SIGTERM and SIGINT let the guests close, and end it.
+#[derive(Parser)]
+#[command(version)]
+pub(crate) struct Arguments {
+    /// Where Xen is: `linux` for /dev/xen on this machine, or `sim:DIR` for a simulated one
+    #[arg(long, value_name = "WORLD", default_value = "linux")]
+    pub(crate) xen: String,
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check the configuration and stop
+    #[arg(long)]
+    pub(crate) check_config: bool,
+    /// Data-plane threads [default: one per processor]
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// How data moves between disk and guest [default: direct in a simulated world, else copy]
+    #[arg(long)]
+    strategy: Option<Strategy>,
+    /// Longest polling after work, in microseconds [default: 50 in a simulated world, else 0]
+    #[arg(long, value_name = "N")]
+    poll_us: Option<u64>,
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,blkback::control=debug
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+impl Arguments {
+    /// The configuration file, or the defaults, with what the command line says instead.
+    pub(crate) fn config(&self) -> Result<Config> {
+        let mut config = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::load)?;
+        let daemon = &mut config.daemon;
+        daemon.workers = self.workers.unwrap_or(daemon.workers);
+        daemon.strategy = self.strategy.or(daemon.strategy);
+        daemon.poll_us = self.poll_us.or(daemon.poll_us);
+        Ok(config)
+    }
+
+    /// Logs to stderr; without times where the journal adds its own.
+    pub(crate) fn start_log(&self) -> Result<()> {
+        let filter = EnvFilter::try_new(&self.log).with_context(|| format!("--log {}", self.log))?;
+        let log =
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+        match std::env::var_os("JOURNAL_STREAM") {
+            Some(_) => log.without_time().init(),
+            None => log.init(),
+        }
+        Ok(())
+    }
+}
