@@ -52,21 +52,21 @@ pub fn rows(parts: Parts) -> Vec<Row> {
         let wanted = |who: &&Contender| parts.qemu || !matches!(who, Qemu | QemuPolled);
         rows.extend(whos.iter().filter(wanted).map(|&who| Row { storage, job, who }));
     };
-    let large = [Job::random(64 << 10, 32), Job::sequential(1 << 20, 8)];
-    for job in [Job::random(4096, 1), Job::random(4096, 32)].into_iter().chain(large) {
-        add(Storage::File, job, &[Raw, Qemu, QemuPolled, Pair]);
-        if parts.modes && large.contains(&job) {
+    let everyone = [Raw, Qemu, QemuPolled, Pair];
+    for depth in [1, 2, 4, 8, 16, 32, 64, 128] {
+        if parts.sweep || [1, 32].contains(&depth) {
+            add(Storage::File, Job::random(4096, depth), &everyone);
+        }
+    }
+    for job in [Job::random(64 << 10, 32), Job::sequential(1 << 20, 8)] {
+        add(Storage::File, job, &everyone);
+        if parts.modes {
             add(Storage::File, job, &[PairDirect, PairIndirect, PairBlocks]);
         }
     }
     if parts.null {
         for depth in [1, 32, 128] {
             add(Storage::Null, Job::random(4096, depth), &[Qemu, QemuPolled, Pair]);
-        }
-    }
-    if parts.sweep {
-        for depth in [2, 4, 8, 16, 64, 128] {
-            add(Storage::File, Job::random(4096, depth), &[Raw, Qemu, QemuPolled, Pair]);
         }
     }
     rows

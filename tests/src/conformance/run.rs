@@ -2,13 +2,12 @@
 
 use anyhow::Result;
 use blkback::config::Strategy;
-use blkif_proto::Abi;
 use libtest_mimic::{Arguments, Failed, Trial};
 use xen_platform::sim;
 
 use super::{
-    backend, frontend,
-    rig::{self, Processes, Rig},
+    Clause, backend, frontend,
+    rig::{self, Guest, Processes, Rig},
 };
 
 /// Runs the clauses that the command line chooses, with the other end in a thread or in a process of its own, and exits with the
@@ -22,15 +21,11 @@ pub fn main(processes: Processes) -> ! {
 
 fn trials(processes: Processes) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for clause in backend::data::<sim::World>() {
-        for &strategy in strategies(processes) {
-            for &abi in clause.abis {
-                let name = format!("backend::{}::{}::{strategy:?}", clause.name, abi.as_protocol());
-                let (rule, check) = (clause.rule, clause.check);
-                trials.push(trial(name, rule, move |rig| check(&mut rig.guest()?), processes, strategy, abi));
-            }
-        }
-    }
+    // The data plane differs by strategy, the control plane does not.
+    let (every, one) = (&[Strategy::Copy, Strategy::Persistent, Strategy::Direct], &[Strategy::Direct]);
+    trials.extend(of_backends(processes, every, backend::data::<sim::World>(), with_guest));
+    trials.extend(of_backends(processes, one, backend::control::<sim::World>(), with_guest));
+    trials.extend(of_backends(processes, one, backend::devices(), |rig, check| check(rig)));
     for clause in frontend::clauses(processes) {
         for &abi in clause.abis {
             let name = format!("frontend::{}::{}", clause.name, abi.as_protocol());
@@ -44,26 +39,30 @@ fn trials(processes: Processes) -> Vec<Trial> {
     trials
 }
 
-fn strategies(processes: Processes) -> &'static [Strategy] {
-    match processes {
-        Processes::One => &[Strategy::Copy, Strategy::Persistent, Strategy::Direct],
-        Processes::Two => &[Strategy::Direct],
+/// Clauses about backends, each in a world of its own for every ABI and strategy.
+fn of_backends<P: 'static>(
+    processes: Processes,
+    strategies: &[Strategy],
+    clauses: Vec<Clause<P>>,
+    put: fn(&mut Rig, Check<P>) -> Result<()>,
+) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for Clause { name, rule, abis, check } in clauses {
+        for (&abi, &strategy) in abis.iter().flat_map(|abi| strategies.iter().map(move |each| (abi, each))) {
+            let name = format!("backend::{name}::{}::{strategy:?}", abi.as_protocol());
+            trials.push(Trial::test(name, move || {
+                let breach = |error| Failed::from(format!("{rule}\n{error:?}"));
+                let mut rig = Rig::new(processes, strategy, abi).map_err(breach)?;
+                put(&mut rig, check).map_err(|error| breach(error.context(rig.world.backend_words())))?;
+                rig.finish().map_err(breach)
+            }));
+        }
     }
+    trials
 }
 
-/// One clause about backends in one world.
-fn trial(
-    name: String,
-    rule: &'static str,
-    check: impl FnOnce(&mut Rig) -> Result<()> + Send + 'static,
-    processes: Processes,
-    strategy: Strategy,
-    abi: Abi,
-) -> Trial {
-    Trial::test(name, move || {
-        let breach = |error| Failed::from(format!("{rule}\n{error:?}"));
-        let mut rig = Rig::new(processes, strategy, abi).map_err(breach)?;
-        check(&mut rig).map_err(|error| breach(error.context(rig.world.backend_words())))?;
-        rig.finish().map_err(breach)
-    })
+type Check<P> = fn(&mut P) -> Result<()>;
+
+fn with_guest(rig: &mut Rig, check: Check<Guest<sim::World>>) -> Result<()> {
+    check(&mut rig.guest()?)
 }

@@ -29,7 +29,7 @@ use xen_platform::{DomId, sim};
 
 pub use binaries::Binaries;
 pub use daemon::DaemonThread;
-pub use process::{Process, catch_interrupts, interrupted, wait_until};
+pub use process::{Process, catch_interrupts, interrupted, take_interrupt, wait_until};
 pub use toolstack::{Disk, Kind, Toolstack, Vbd};
 
 /// Memory of a guest in 4 KiB pages: 1 GiB, which costs nothing until it is touched.

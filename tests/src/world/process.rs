@@ -188,6 +188,11 @@ pub fn interrupted() -> bool {
     INTERRUPTED.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
+/// Like [`interrupted`], and forgets it: the end that follows may wait again, until the next interrupt.
+pub fn take_interrupt() -> bool {
+    INTERRUPTED.get().is_some_and(|flag| flag.swap(false, Ordering::Relaxed))
+}
+
 /// From now on SIGINT, SIGTERM and SIGHUP do not kill us but end every wait here, so that values are dropped and nothing is
 /// left behind.
 pub fn catch_interrupts() -> Result<()> {

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use anyhow::Result;
-use tests::world::{interrupted, tuning::Tuning};
+use tests::world::{take_interrupt, tuning::Tuning};
 
 use crate::guests::{Guests, new_world, target};
 
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         println!("          try: nbdinfo '{}'", guest.uri());
     }
     println!("SIGINT (^C) ends it.");
-    while !interrupted() {
+    while !take_interrupt() {
         guests.check_alive()?;
         thread::sleep(Duration::from_millis(100));
     }

@@ -1,19 +1,25 @@
 //! Clauses about backends: the scripted peer is a guest.
 //!
-//! A clause over [`Guest`] needs nothing but a guest with a writable disk and runs in any world; one over [`Rig`](super::rig::Rig) also plays
+//! A clause over [`Guest`] needs nothing but a guest with a writable disk and runs in any world; one over [`Rig`] also plays
 //! toolstack, looks at the image from outside or has several guests.
 
 mod blocks;
 mod flush;
 mod indirect;
+mod keys;
 mod negotiation;
 mod requests;
 mod ring;
 mod ring_pages;
+mod toolstack;
+mod xenbus;
 
 use xen_platform::FrontWorld;
 
-use super::{Clause, rig::Guest};
+use super::{
+    Clause,
+    rig::{Guest, Rig},
+};
 
 /// Clauses about requests, for a guest of any world. A backend that moves data in several ways is put to them in each.
 pub fn data<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
@@ -29,4 +35,14 @@ pub fn data<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Clauses about keys and states, for a guest of any world.
+pub fn control<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
+    [keys::clauses(), xenbus::clauses()].into_iter().flatten().collect()
+}
+
+/// Clauses about devices, for whoever is toolstack too.
+pub fn devices() -> Vec<Clause<Rig>> {
+    toolstack::clauses()
 }

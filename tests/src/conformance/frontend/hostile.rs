@@ -7,7 +7,7 @@ use blkif_proto::{Opcode, Response, Status, xenbus::State};
 use ringbuf::Field;
 use xen_platform::Access;
 
-use super::{BLOCKS, INDIRECT, OPERATIONS, PAGE};
+use super::{BLOCKS, INDIRECT, PAGE};
 use crate::{
     conformance::{
         Clause, EVERY_ABI, ONE_ABI,
@@ -90,40 +90,10 @@ pub(super) const CLAUSES: &[Clause<Backend>] = &[
         abis: ONE_ABI,
         check: still_mapped,
     },
-    Clause {
-        name: "hostile.disk-keys",
-        rule: "A disk's keys that make no sense are refused by name (2.3, 8.3).",
-        abis: ONE_ABI,
-        check: disk_keys,
-    },
-    Clause {
-        name: "hostile.disk-keys-missing",
-        rule: "A disk without sectors, sector-size or info is refused by the key's name (4.3).",
-        abis: ONE_ABI,
-        check: disk_keys_missing,
-    },
-    Clause {
-        name: "hostile.error-status",
-        rule: "An answer of ERROR, EOPNOTSUPP or an unknown status fails the work, not the connection (2.1, 2.5).",
-        abis: EVERY_ABI,
-        check: error_status,
-    },
 ];
 
 /// For the library, which tells how each piece of work has ended.
 pub(super) const LIBRARY_CLAUSES: &[Clause<Backend>] = &[
-    Clause {
-        name: "hostile.each-its-status",
-        rule: "Each work gets the status of its own answer (2.1).",
-        abis: EVERY_ABI,
-        check: each_its_status,
-    },
-    Clause {
-        name: "hostile.unsupported-at-run-time",
-        rule: "A backend may answer EOPNOTSUPP to what it has offered; whoever waits is told so (2.5).",
-        abis: ONE_ABI,
-        check: unsupported_at_run_time,
-    },
     Clause {
         name: "hostile.all-work-ends",
         rule: "When the connection ends, all work under way ends with that error (1.5).",
@@ -309,104 +279,6 @@ fn still_mapped(backend: &mut Backend) -> Result<()> {
         gives_up(backend, connection, "still mapped").with_context(|| format!("mapped for {access:?}"))?;
         drop(kept);
     }
-    Ok(())
-}
-
-/// Connects to a disk with an odd key, and errors unless the frontend refuses it by that name.
-fn refuses_disk(backend: &mut Backend, key: &str, words: &str) -> Result<()> {
-    backend.set_state(State::InitWait)?;
-    backend.launch(Job::new(Work::reads(1, PAGE)))?;
-    let connection = backend.join()?;
-    backend.set_state(State::Connected)?;
-    let outcome = backend.end(connection)?;
-    outcome.fails_with(key).with_context(|| words.to_owned())?;
-    let state = backend.frontend_state()?;
-    must!(matches!(state, State::Closed | State::Initialising), "{words}: it is {state} then");
-    backend.write_frontend("state", "1")
-}
-
-fn disk_keys(backend: &mut Backend) -> Result<()> {
-    backend.publish_disk()?;
-    let cases: &[(&str, &[&str])] = &[
-        ("sector-size", &["0", "3", "256", "511", "1000", "8192", "65536", "4294967808", "-512", "many"]),
-        (
-            "sectors",
-            &["0", "-1", "9223372036854775808", "18446744073709551615", "18446744073709551616", "1e6"],
-        ),
-        ("physical-sector-size", &["0", "3", "600", "x"]),
-        ("info", &["x", "-1", "4294967296"]),
-    ];
-    for (key, values) in cases {
-        for value in *values {
-            backend.write(key, value)?;
-            refuses_disk(backend, key, &format!("{key} = {value:?}"))?;
-        }
-        backend.remove(key)?;
-        backend.publish_disk()?;
-    }
-    // 4096-byte sectors do not fill it.
-    backend.write("sector-size", "4096")?;
-    backend.write("sectors", "8191")?;
-    refuses_disk(backend, "sectors", "8191 sectors of 512 bytes with sector-size 4096")
-}
-
-fn disk_keys_missing(backend: &mut Backend) -> Result<()> {
-    for key in ["sectors", "sector-size", "info"] {
-        backend.publish_disk()?;
-        for absent in [true, false] {
-            if absent {
-                backend.remove(key)?;
-            } else {
-                backend.write(key, "")?;
-            }
-            refuses_disk(backend, key, &format!("without {key}"))?;
-        }
-    }
-    Ok(())
-}
-
-fn error_status(backend: &mut Backend) -> Result<()> {
-    for (status, words) in
-        [(-1, "I/O error"), (-2, "not support"), (-77, "unknown status -77"), (1, "status 1")]
-    {
-        for work in [Work::read(0, PAGE), Work::write(0, PAGE)] {
-            let mut connection = backend.connect(Job::new([work]))?;
-            let taken = connection.take()?;
-            connection.answer(&taken, Status(status))?;
-            backend.finish(connection)?.fails_with(words)?;
-        }
-    }
-    Ok(())
-}
-
-fn each_its_status(backend: &mut Backend) -> Result<()> {
-    let mut connection = backend.connect(Job::new(Work::reads(8, PAGE)))?;
-    let taken = connection.take_all(8)?;
-    for (n, taken) in taken.iter().enumerate().rev() {
-        let status = if n % 3 == 0 { Status::ERROR } else { Status::OKAY };
-        connection.answer(taken, status)?;
-    }
-    let outcome = backend.finish(connection)?;
-    for n in 0..8 {
-        must!(outcome.result(n)?.is_err() == (n % 3 == 0), "work {n} ended with {:?}", outcome.result(n)?);
-    }
-    Ok(())
-}
-
-fn unsupported_at_run_time(backend: &mut Backend) -> Result<()> {
-    backend.offer(OPERATIONS)?;
-    let work = [Work::Flush, Work::Discard(0, 8, false), Work::Barrier(None), Work::read(0, PAGE)];
-    let mut connection = backend.connect(Job::new(work))?;
-    for taken in connection.take_all(4)? {
-        let status = if taken.op == 0 { Status::OKAY } else { Status::NOT_SUPPORTED };
-        connection.answer(&taken, status)?;
-    }
-    let outcome = backend.finish(connection)?;
-    for n in 0..3 {
-        let told = outcome.result(n)?;
-        must!(told.is_err_and(|error| error.contains("not support")), "{:?} ended with {told:?}", work[n]);
-    }
-    must!(outcome.result(3)?.is_ok(), "the read failed too");
     Ok(())
 }
 

@@ -3,13 +3,16 @@
 //! Each clause gives the frontend a [`Job`](super::rig::backend::Job) and plays the other end. Both our library and our tool can
 //! be given most jobs; what only the library can be told to do, or only it reports, stands in a list of its own.
 
+mod disk;
 mod features;
 mod grants;
 mod hostile;
 mod recovery;
 mod requests;
+mod restart;
 mod ring;
 mod sizes;
+mod status;
 mod xenbus;
 
 use super::{
@@ -26,14 +29,18 @@ pub fn clauses(processes: Processes) -> Vec<&'static Clause<Backend>> {
         grants::CLAUSES,
         features::CLAUSES,
         xenbus::CLAUSES,
+        disk::CLAUSES,
+        status::CLAUSES,
         hostile::CLAUSES,
-        recovery::CLAUSES,
+        restart::CLAUSES,
     ];
     let of_the_library = [
         ring::LIBRARY_CLAUSES,
         requests::LIBRARY_CLAUSES,
         sizes::LIBRARY_CLAUSES,
         grants::LIBRARY_CLAUSES,
+        disk::LIBRARY_CLAUSES,
+        status::LIBRARY_CLAUSES,
         xenbus::LIBRARY_CLAUSES,
         hostile::LIBRARY_CLAUSES,
         recovery::LIBRARY_CLAUSES,

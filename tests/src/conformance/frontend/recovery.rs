@@ -1,4 +1,4 @@
-//! Backends that go and come back (docs/PROTOCOL.md sections 0.24, 5.3 and 5.5).
+//! Backends that close and come back (docs/PROTOCOL.md sections 5.3 and 5.5).
 
 use std::time::Duration;
 
@@ -14,26 +14,10 @@ use super::{INDIRECT, OPERATIONS, PAGE};
 use crate::{
     conformance::{
         Clause, EVERY_ABI, ONE_ABI,
-        rig::backend::{Backend, Connection, Job, Range, Taken, Work, on_disk, written},
+        rig::backend::{Backend, Connection, Job, Range, Taken, Work, written},
     },
     must,
 };
-
-/// For frontends of any kind.
-pub(super) const CLAUSES: &[Clause<Backend>] = &[
-    Clause {
-        name: "recovery.restart-in-place",
-        rule: "A backend that ends and starts again at state 2, then 4, takes up the same ring where it was answered last (0.24, 5.5).",
-        abis: EVERY_ABI,
-        check: restart_in_place,
-    },
-    Clause {
-        name: "recovery.killed-in-place",
-        rule: "A backend that was killed leaves state 4; its frontend just waits (5.5).",
-        abis: ONE_ABI,
-        check: killed_in_place,
-    },
-];
 
 /// For the library, which waits for another backend.
 pub(super) const LIBRARY_CLAUSES: &[Clause<Backend>] = &[
@@ -110,42 +94,6 @@ pub(super) const LIBRARY_CLAUSES: &[Clause<Backend>] = &[
         check: again_and_again,
     },
 ];
-
-/// Lets the backend die without a word and start again; it re-attaches to the ring at `rsp_prod`.
-fn reattach(backend: &mut Backend, connection: Connection, at: Option<State>) -> Result<Connection> {
-    drop(connection);
-    if let Some(state) = at {
-        backend.set_state(state)?;
-    }
-    backend.frontend_stays(State::Connected, Duration::from_millis(20))?;
-    let connection = backend.join()?;
-    backend.set_state(State::Connected)?;
-    Ok(connection)
-}
-
-fn in_place(backend: &mut Backend, at: Option<State>) -> Result<()> {
-    let mut connection = backend.connect(Job::new(Work::reads(40, PAGE)))?;
-    for taken in connection.take_all(10)? {
-        connection.serve(&taken)?;
-    }
-    // These are lost with the process; they are still in the ring.
-    connection.take_all(5)?;
-    let mut connection = reattach(backend, connection, at)?;
-    let next = connection.take()?;
-    must!(next.sector == 80, "it goes on at sector {}, not with request 10", next.sector);
-    connection.serve(&next)?;
-    let outcome = backend.finish(connection)?.ok()?;
-    must!(outcome.data == on_disk(0, 40 * 4096), "not what is on the disk");
-    Ok(())
-}
-
-fn restart_in_place(backend: &mut Backend) -> Result<()> {
-    in_place(backend, Some(State::InitWait))
-}
-
-fn killed_in_place(backend: &mut Backend) -> Result<()> {
-    in_place(backend, None)
-}
 
 /// Closes from the backend's side until the frontend has followed, and waits for it again.
 fn go_away(backend: &mut Backend, connection: Connection) -> Result<()> {

@@ -47,6 +47,12 @@ pub(super) const CLAUSES: &[Clause<Backend>] = &[
         check: connected_ignores,
     },
     Clause {
+        name: "xenbus.backend-gone",
+        rule: "A backend that is closed, or whose directory is gone, serves no more: a frontend that does not wait for another closes its own end (5.3).",
+        abis: ONE_ABI,
+        check: backend_gone,
+    },
+    Clause {
         name: "xenbus.closing-is-served",
         rule: "While the backend is only closing, I/O goes on, and the frontend closes in order (5.3, 8.1 quirk 28).",
         abis: ONE_ABI,
@@ -194,6 +200,26 @@ fn connected_ignores(backend: &mut Backend) -> Result<()> {
         connection.serve(&taken)?;
     }
     backend.finish(connection)?.ok().map(drop)
+}
+
+fn backend_gone(backend: &mut Backend) -> Result<()> {
+    for state in [Some(State::Closed), None] {
+        let mut connection = backend.connect(Job::new(Work::reads(2, PAGE)))?;
+        connection.take_all(2)?;
+        drop(connection);
+        match state {
+            Some(state) => backend.set_state(state)?,
+            None => {
+                let dir = backend.vbd.backend.clone();
+                backend.store.transact(|t| t.remove(&dir))?;
+            }
+        }
+        backend.outcome()?.fails_with("backend is gone").with_context(|| format!("after {state:?}"))?;
+        let keys = backend.frontend_keys()?;
+        must!(!keys.contains_key("ring-ref"), "its rings are still offered");
+        must!(keys["state"] == "1", "it is at {} then", keys["state"]);
+    }
+    Ok(())
 }
 
 fn closing_is_served(backend: &mut Backend) -> Result<()> {

@@ -1,12 +1,13 @@
 //! Rings that a backend serves, and what a clause does with them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use blkif_proto::{Abi, GrantRef, Opcode, Response, Segment, Status, indirect};
 use xen_platform::{Access, FrontWorld, Lender as _, PAGE_SIZE, Pages};
 
 use super::{Raw, RawQueue, Wish, noise, raw::descriptors};
+use crate::world::wait_until;
 
 /// Sectors of the disk where [`Connection::works`] leaves its traces: clauses look elsewhere.
 pub const TRACES: u64 = 64;
@@ -141,6 +142,12 @@ impl<W: FrontWorld> Connection<W> {
         if self.blocks { raw.stride() } else { 1 }
     }
 
+    /// A read of one page from somewhere for each id, all into the same page.
+    pub fn reads(&mut self, ids: impl Iterator<Item = u64>) -> Result<Vec<Raw>> {
+        let segments = whole(&self.pages(1, 0)?);
+        Ok(ids.map(|id| Raw::read(id, id % 1024 * 8, &segments)).collect())
+    }
+
     /// Writes bytes, a multiple of 512, to the disk in direct requests.
     pub fn write(&mut self, sector: u64, bytes: &[u8]) -> Result<()> {
         for (part, sector) in bytes.chunks(11 * PAGE_SIZE).zip((sector..).step_by(11 * PAGE_SIZE / 512)) {
@@ -192,9 +199,19 @@ impl<W: FrontWorld> Connection<W> {
 
     /// Takes the rings' own pages back. Errors: the backend still has one mapped.
     pub fn take_rings_back(&mut self) -> Result<()> {
+        self.take_rings_back_within(Duration::ZERO)
+    }
+
+    /// Takes the rings' own pages back as soon as that is possible. Errors: the backend still has one mapped after `time`.
+    pub fn take_rings_back_within(&mut self, time: Duration) -> Result<()> {
         for queue in self.queues.drain(..) {
             let mut pages = queue.ring.into_mem().into_pages();
-            self.lender.reclaim(&mut pages).context("a ring's page")?;
+            let mut last = Ok(());
+            let taken = wait_until("a ring's pages", time, || {
+                last = self.lender.reclaim(&mut pages);
+                Ok(last.is_ok().then_some(()))
+            });
+            last.context("a ring's page").and(taken)?;
             self.lender.release(pages);
         }
         Ok(())

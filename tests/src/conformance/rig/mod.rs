@@ -11,6 +11,7 @@ mod guest;
 mod image;
 mod queue;
 mod raw;
+mod states;
 mod subject;
 mod wish;
 
@@ -19,5 +20,6 @@ pub use guest::Guest;
 pub use image::{Image, noise};
 pub use queue::RawQueue;
 pub use raw::{Raw, descriptors};
+pub use states::States;
 pub use subject::{Bystander, CONFIG, IMAGE_BYTES, Processes, Rig};
 pub use wish::Wish;
