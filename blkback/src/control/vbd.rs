@@ -280,6 +280,10 @@ impl Vbd {
             // Afterwards only the toolstack writes it: to detach, to force, or by making the device anew.
             Some(own @ (Initialising | Closing | Closed)) => {
                 self.remade |= own == Initialising && self.own != Initialising;
+                if own == Closed && self.own != Closed {
+                    // The frontend whose rings were taken away is not the one to connect next.
+                    self.begun = frontend == Initialising;
+                }
                 self.own = own;
             }
             _ => {}

@@ -390,6 +390,16 @@ fn forced_to_6_tears_down_at_once() {
 }
 
 #[test]
+fn forced_to_6_stays_there_until_the_frontend_begins_anew() {
+    let mut life = Life::connected();
+    assert_eq!(life.toolstack(true, Closed), [Drain]);
+    assert_eq!(life.event(Event::Drained), []);
+    assert_eq!(life.settle(), [], "the frontend at 4 is the old one");
+    assert_eq!(life.frontend(Initialising), [Offer, SetState(InitWait)]);
+    assert_eq!(life.frontend(Initialised), [Start { used: false }]);
+}
+
+#[test]
 fn a_device_made_anew_under_our_hands_starts_anew() {
     let mut life = Life::connected();
     life.nodes.frontend = Initialising;
