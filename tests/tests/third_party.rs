@@ -145,7 +145,8 @@ fn ext4_on_the_disk(export: &Export) {
     let files = export.path("files");
     fs::create_dir(&files).unwrap();
     for number in 0..200_usize {
-        let bytes: Vec<u8> = (0..number * 977).map(|at| u8::try_from((at * 31 + number) % 251).unwrap()).collect();
+        let bytes: Vec<u8> =
+            (0..number * 977).map(|at| u8::try_from((at * 31 + number) % 251).unwrap()).collect();
         fs::write(files.join(format!("file-{number}")), bytes).unwrap();
     }
     if File::options().read(true).write(true).open("/dev/fuse").is_ok() {

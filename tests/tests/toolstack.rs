@@ -39,9 +39,8 @@ fn the_daemon_stops_right_after_a_detach() {
 fn a_destroyed_guest_leaves_no_device() {
     let mut world = world();
     let guest = world.toolstack().create_guest(64).unwrap();
-    let disks: Vec<_> = (0..8)
-        .map(|index| world.attach(guest, &Disk { index, ..Disk::new("null:1M") }).unwrap())
-        .collect();
+    let disks: Vec<_> =
+        (0..8).map(|index| world.attach(guest, &Disk { index, ..Disk::new("null:1M") }).unwrap()).collect();
     world.toolstack().destroy_guest(guest, &disks).unwrap();
     for vbd in &disks {
         assert_eq!(world.toolstack().read(&format!("{}/state", vbd.backend)).unwrap(), None);
