@@ -1,6 +1,6 @@
 //! Stage one: requests out of the rings, copied once and through the gate.
 
-use blkif_proto::{Op, Parsed, Request};
+use blkif_proto::{Op, PAGE_SIZE, Parsed, Request};
 use tracing::trace;
 use xen_platform::{BackWorld, Mapper};
 
@@ -13,6 +13,9 @@ use crate::storage::Storage;
 
 /// Requests taken from one queue before the others have their turn.
 const SHARE: usize = 128;
+/// Bytes after which no more are taken: large requests gain nothing from a larger batch, and a guest that is given answers
+/// earlier prepares its next requests while the disk works.
+const SHARE_BYTES: usize = 512 << 10;
 
 impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
     /// Takes new requests from every active queue. True when there were any.
@@ -31,8 +34,8 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         let Some(Some(queue)) = self.queues.get_mut(index) else { return false };
         // The disk may have grown or shrunk.
         queue.limits.sectors = queue.image.sectors();
-        let mut taken = 0;
-        while taken < SHARE && queue.is_open() {
+        let (mut taken, mut bytes) = (0, 0);
+        while taken < SHARE && bytes < SHARE_BYTES && queue.is_open() {
             let head = match queue.next_head(&mut self.entries[..]) {
                 Ok(Some(head)) => head,
                 Ok(None) => break,
@@ -47,8 +50,12 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             let mut ticket = self.pool.issue(&head, index, queue.dom, queue.disk, || mapper.mapping());
             let data = &mut ticket.data;
             match Request::parse(&self.entries[..], &queue.limits) {
-                Ok(Parsed::Whole(request)) => data.fill(&request),
+                Ok(Parsed::Whole(request)) => {
+                    data.fill(&request);
+                    bytes += data.bytes;
+                }
                 Ok(Parsed::Indirect(indirect)) => {
+                    bytes += usize::from(indirect.segments) * PAGE_SIZE;
                     data.op = indirect.op;
                     data.indirect = Some(indirect);
                 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use blkif_proto::GrantRef;
+use smallvec::SmallVec;
 
 use super::{guest::Guest, hypervisor::Hypervisor, pages::RingPages};
 use crate::{Access, CopyOp, DomId, GrantError, PAGE_SIZE, SharedMem, grant::CopyEnd};
@@ -24,8 +25,9 @@ struct Source {
 /// Granted pages that are mapped; the holder that [`Mapper::map`](crate::Mapper::map) fills.
 pub struct Mapping {
     hypervisor: Arc<dyn Hypervisor>,
-    sources: Vec<Source>,
-    pages: Vec<Held>,
+    // One page of one domain is what a persistent grant is: it stays inside, so that thousands of them cost few cache lines.
+    sources: SmallVec<[Source; 1]>,
+    pages: SmallVec<[Held; 1]>,
 }
 
 /// One page that is mapped.
@@ -108,7 +110,7 @@ impl crate::Mapper for Mapper {
     type RingPages = RingPages;
 
     fn mapping(&self) -> Mapping {
-        Mapping { hypervisor: self.hypervisor.clone(), sources: Vec::new(), pages: Vec::new() }
+        Mapping { hypervisor: self.hypervisor.clone(), sources: SmallVec::new(), pages: SmallVec::new() }
     }
 
     fn map(
