@@ -24,6 +24,7 @@ fn trials(processes: Processes) -> Vec<Trial> {
     // The data plane differs by strategy, the control plane does not.
     let (every, one) = (&[Strategy::Copy, Strategy::Persistent, Strategy::Direct], &[Strategy::Direct]);
     trials.extend(of_backends(processes, every, backend::data::<sim::World>(), with_guest));
+    trials.extend(of_backends(processes, every, backend::images(), |rig, check| check(rig)));
     trials.extend(of_backends(processes, one, backend::control::<sim::World>(), with_guest));
     trials.extend(of_backends(processes, one, backend::devices(), |rig, check| check(rig)));
     for clause in frontend::clauses(processes) {

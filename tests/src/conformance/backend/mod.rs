@@ -4,6 +4,7 @@
 //! toolstack, looks at the image from outside or has several guests.
 
 mod blocks;
+mod disk;
 mod flush;
 mod indirect;
 mod keys;
@@ -42,7 +43,12 @@ pub fn control<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
     [keys::clauses(), xenbus::clauses()].into_iter().flatten().collect()
 }
 
+/// Clauses about requests, for whoever sees the image from outside; in each way to move data too.
+pub fn images() -> Vec<Clause<Rig>> {
+    disk::data_clauses()
+}
+
 /// Clauses about devices, for whoever is toolstack too.
 pub fn devices() -> Vec<Clause<Rig>> {
-    toolstack::clauses()
+    [toolstack::clauses(), disk::clauses()].into_iter().flatten().collect()
 }

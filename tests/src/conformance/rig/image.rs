@@ -2,11 +2,12 @@
 
 use std::{
     fs::File,
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
+use tempfile::TempDir;
 
 use crate::world::Disk;
 
@@ -15,6 +16,7 @@ use crate::world::Disk;
 pub struct Image {
     path: PathBuf,
     file: File,
+    _dir: Option<TempDir>,
 }
 
 impl Image {
@@ -23,7 +25,15 @@ impl Image {
         let file = File::options().read(true).write(true).create_new(true).open(&path);
         let file = file.with_context(|| format!("cannot make {}", path.display()))?;
         file.set_len(bytes)?;
-        Ok(Self { path, file })
+        Ok(Self { path, file, _dir: None })
+    }
+
+    /// Makes a file of `bytes` bytes on a medium: beside this program, as folders for temporary files are often in memory.
+    pub fn on_medium(bytes: u64) -> Result<Self> {
+        let program = std::env::current_exe()?;
+        let dir = tempfile::tempdir_in(program.parent().context("no folder")?)?;
+        let image = Self::create(dir.path().join("disk.img"), bytes)?;
+        Ok(Self { _dir: Some(dir), ..image })
     }
 
     /// Its path.
@@ -39,6 +49,11 @@ impl Image {
     /// The file.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Bytes of the medium that the file takes.
+    pub fn allocated(&self) -> Result<u64> {
+        Ok(self.file.metadata()?.blocks() * 512)
     }
 
     /// What lies at `sector`, in units of 512 bytes.

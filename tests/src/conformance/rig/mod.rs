@@ -7,6 +7,7 @@
 
 pub mod backend;
 mod connection;
+mod dirty;
 mod guest;
 mod image;
 mod queue;
@@ -16,6 +17,7 @@ mod subject;
 mod wish;
 
 pub use connection::{Connection, TRACES, bytes, spread, whole};
+pub use dirty::dirty_pages;
 pub use guest::Guest;
 pub use image::{Image, noise};
 pub use queue::RawQueue;
