@@ -1,6 +1,6 @@
 //! The daemon: joins a world, and runs [`blkback::daemon`] in it until it is told to stop.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use blkback::{config::Strategy, daemon, storage::Engine};
@@ -40,7 +40,13 @@ fn run(arguments: &cli::Arguments) -> Result<()> {
     let world =
         sim::World::connect(dir, DomId(config.daemon.domain)).context("cannot join the simulated world")?;
     let store = sim::xenstored_socket(dir);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Images are opened on threads of their own, which do not stay.
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime
+        .enable_all()
+        .max_blocking_threads(16)
+        .thread_keep_alive(Duration::from_millis(100))
+        .build()?;
     runtime.block_on(async {
         let (measure, measures) = unbounded_channel();
         tokio::spawn(forward_hangups(measure));
