@@ -1,14 +1,7 @@
 //! One device's task: feeds [`vbd`](super::vbd) with what it sees, and does what that says. Each device has its own, so
 //! that none waits for another's image, drain or guest.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release},
-    },
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use blkif_proto::{
     Abi, Agreement,
@@ -16,7 +9,6 @@ use blkif_proto::{
     xenbus::State,
 };
 use tokio::{
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::spawn_blocking,
     time::{Instant, sleep_until},
 };
@@ -26,6 +18,7 @@ use xen_platform::DomId;
 use super::{
     connection::{Connection, Terms},
     disk::{self, Choice},
+    inbox::{DeviceHandle, Inbox, Message, inbox},
     publish::{self, Publisher},
     store::{DeviceId, Store, Watch},
     vbd::{Action, Event, Script, Seen, StartFailure, Vbd},
@@ -33,7 +26,6 @@ use super::{
 };
 use crate::{
     config::{Config, Strategy},
-    data::handle::Report,
     storage::Image,
 };
 
@@ -51,64 +43,13 @@ pub struct Context {
     pub start: Instant,
 }
 
-/// News for a device's task.
-enum Message {
-    /// Nodes changed.
-    Look,
-    /// The image may have another size.
-    Measure,
-    /// A worker reports.
-    Report(Report),
-    /// The image is open, or why not.
-    Opened(Result<Arc<Image>, String>),
-    /// The daemon ends.
-    Shutdown,
-}
-
-/// The control plane's grip on a device's task.
-#[derive(Clone)]
-pub struct DeviceHandle {
-    inbox: UnboundedSender<Message>,
-    /// A look is on its way: no second one is sent.
-    looking: Arc<AtomicBool>,
-}
-
-impl DeviceHandle {
-    /// Something changed in the device's directories. However often: one message waits.
-    pub fn look(&self) {
-        if !self.looking.swap(true, AcqRel) {
-            self.send(Message::Look);
-        }
-    }
-
-    /// The image may have another size.
-    pub fn measure(&self) {
-        self.send(Message::Measure);
-    }
-
-    /// The daemon ends.
-    pub fn shut_down(&self) {
-        self.send(Message::Shutdown);
-    }
-
-    /// True when a change was noted that the task has not looked at.
-    pub fn is_stale(&self) -> bool {
-        self.looking.load(std::sync::atomic::Ordering::Acquire)
-    }
-
-    fn send(&self, message: Message) {
-        // A task that has ended has no use for news.
-        _ = self.inbox.send(message);
-    }
-}
-
 /// A device's task.
 pub struct Device {
     context: Arc<Context>,
     id: DeviceId,
     dir: String,
     publisher: Publisher,
-    inbox: UnboundedReceiver<Message>,
+    inbox: Inbox,
     handle: DeviceHandle,
     vbd: Vbd,
     record: Option<ToolstackBackend>,
@@ -127,8 +68,7 @@ pub struct Device {
 impl Device {
     /// A device's task, yet to be run, and its handle, with a look on its way.
     pub fn new(context: Arc<Context>, id: DeviceId) -> (Self, DeviceHandle) {
-        let (send, inbox) = unbounded_channel();
-        let handle = DeviceHandle { inbox: send, looking: Arc::default() };
+        let (inbox, handle) = inbox();
         handle.look();
         let device = Self {
             dir: id.dir(&context.base),
@@ -167,9 +107,9 @@ impl Device {
 
     /// The next message; none when it is time to wake.
     async fn next(&mut self) -> Option<Message> {
-        let Some(wake) = self.wake else { return self.inbox.recv().await };
+        let Some(wake) = self.wake else { return self.inbox.next().await };
         tokio::select! {
-            message = self.inbox.recv() => message,
+            message = self.inbox.next() => message,
             () = sleep_until(self.context.start + wake) => {
                 self.wake = None;
                 None
@@ -206,17 +146,14 @@ impl Device {
 
     async fn event(&mut self, message: Message) -> io::Result<Option<Event>> {
         match message {
-            Message::Look => {
-                self.handle.looking.store(false, Release);
-                match self.look().await {
-                    Err(error) if super::store::is_lost(&error) => Err(error),
-                    Err(error) => {
-                        error!(device = %self.id, %error, "XenStore");
-                        Ok(None)
-                    }
-                    Ok(seen) => Ok(seen.map(Event::Seen)),
+            Message::Look => match self.look().await {
+                Err(error) if super::store::is_lost(&error) => Err(error),
+                Err(error) => {
+                    error!(device = %self.id, %error, "XenStore");
+                    Ok(None)
                 }
-            }
+                Ok(seen) => Ok(seen.map(Event::Seen)),
+            },
             Message::Measure => Ok(self.measure()),
             Message::Report(report) => {
                 let Some(connection) = &mut self.connection else { return Ok(None) };
@@ -274,7 +211,7 @@ impl Device {
         let online = record.online;
         self.record = Some(record);
         // A rewritten `params` means a new size, or a new medium of which at least the size is new.
-        self.handle.measure();
+        self.handle.send(Message::Measure);
         Ok(Some(Seen { own: Some(State::of_node(Some(own))), online, frontend, script }))
     }
 
@@ -385,7 +322,7 @@ impl Device {
             dom: DomId(record.frontend_id),
             agreement,
             limits: agreement.limits(&publish::disk(image, record), offered.operations),
-            strategy: self.strategy(),
+            strategy: self.strategy_for(image, record),
             cache_pages: self.context.config.offer.persistent_pages,
             used,
             image: Arc::clone(image),
@@ -423,6 +360,18 @@ impl Device {
             (None, None) => config.disk.clone(),
         };
         publish::features(&config.offer, &settings, self.strategy(), self.image.as_deref(), self.protocol)
+    }
+
+    /// Storage without a page cache in front may still send from a guest's page when the write is complete, if it is behind a
+    /// network: the guest's own pages are for storage of which the toolstack says that it is safe.
+    fn strategy_for(&self, image: &Image, record: &ToolstackBackend) -> Strategy {
+        match self.strategy() {
+            Strategy::Direct if image.geometry().direct_io && !record.direct_io_safe => {
+                info!(device = %self.id, "copying: the page cache is bypassed and direct-io-safe is not set");
+                Strategy::Copy
+            }
+            strategy => strategy,
+        }
     }
 
     fn strategy(&self) -> Strategy {

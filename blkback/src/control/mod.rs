@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 pub mod connection;
 pub mod device;
 pub mod disk;
+pub mod inbox;
 pub mod publish;
 mod socket;
 pub mod store;
@@ -29,7 +30,8 @@ pub mod vbd;
 pub mod watch;
 pub mod workers;
 
-use device::{Context, Device, DeviceHandle};
+use device::{Context, Device};
+use inbox::{DeviceHandle, Message};
 use store::DeviceId;
 use watch::Changes;
 
@@ -83,8 +85,8 @@ pub async fn run(
                 }
             }
             Some(joined) = control.tasks.join_next() => control.ended(joined)?,
-            _ = resize_check.tick() => control.devices.values().for_each(DeviceHandle::measure),
-            Some(()) = measure.recv() => control.devices.values().for_each(DeviceHandle::measure),
+            _ = resize_check.tick() => control.tell_all(|| Message::Measure),
+            Some(()) = measure.recv() => control.tell_all(|| Message::Measure),
             _ = heartbeat.tick() => {
                 context.store.read(&context.base).await?;
             }
@@ -104,6 +106,10 @@ impl Control {
             Some(handle) => handle.look(),
             None => self.adopt(id),
         }
+    }
+
+    fn tell_all(&self, message: impl Fn() -> Message) {
+        self.devices.values().for_each(|handle| handle.send(message()));
     }
 
     fn adopt(&mut self, id: DeviceId) {
@@ -156,7 +162,7 @@ impl Control {
     /// Lets every guest close, and waits for all of them, but not for ever.
     async fn shut_down(mut self) -> Result<(), ControlError> {
         info!(devices = self.devices.len(), "shutting down");
-        self.devices.values().for_each(DeviceHandle::shut_down);
+        self.tell_all(|| Message::Shutdown);
         let patience = Duration::from_secs(self.context.config.daemon.shutdown_s + 5);
         let all = async {
             while let Some(joined) = self.tasks.join_next().await {

@@ -21,6 +21,7 @@ pub mod contract;
 mod discard;
 mod engine;
 mod fault;
+mod gather;
 mod image;
 mod memory;
 mod null;

@@ -23,7 +23,7 @@ use io_uring::{
 use nix::{errno::Errno, libc};
 use tracing::{debug, error};
 
-use super::{Action, DiskId, Image, IoMemory, Op, Part, Storage, Target, discard::Discarder};
+use super::{Action, DiskId, Image, IoMemory, Op, Storage, Target, discard::Discarder, gather::gather};
 
 /// Submission entries: what one batch can hold without a second system call.
 const ENTRIES: u32 = 512;
@@ -31,8 +31,6 @@ const ENTRIES: u32 = 512;
 const COMPLETIONS: u32 = 4096;
 /// Files the kernel keeps a reference to for us, which spares it a look-up per operation.
 const FIXED_FILES: u32 = 1024;
-/// The kernel takes at most this many parts in one operation (`UIO_MAXIOV`); longer ones go in several steps.
-const MAX_PARTS: usize = 1024;
 /// Set in `user_data` of the polls on wake-up descriptors; the rest is their index.
 const WAKER: u64 = 1 << 63;
 
@@ -401,32 +399,6 @@ impl<T: IoMemory> Drop for Uring<T> {
             }
         }
     }
-}
-
-/// Lists the memory from byte `skip` on, neighbours merged, at most [`MAX_PARTS`] parts. Returns the whole length in bytes.
-fn gather(memory: &mut impl IoMemory, skip: u64, parts: &mut Vec<libc::iovec>) -> u64 {
-    parts.clear();
-    let mut total = 0;
-    memory.parts(|part| {
-        let (base, len) = match part {
-            Part::Shared(mem) => (mem.as_ptr(), mem.len()),
-            Part::Private(bytes) => (bytes.as_mut_ptr(), bytes.len()),
-        };
-        let before = usize::try_from(skip.saturating_sub(total)).unwrap_or(usize::MAX).min(len);
-        total += len as u64;
-        let (base, len) = (base.wrapping_add(before), len - before);
-        let full = parts.len() == MAX_PARTS;
-        match parts.last_mut() {
-            _ if len == 0 => {}
-            // What does not fit comes in the next step, and nothing may overtake it by growing the last part.
-            _ if full => {}
-            Some(last) if last.iov_base.cast::<u8>().wrapping_add(last.iov_len) == base => {
-                last.iov_len += len
-            }
-            _ => parts.push(libc::iovec { iov_base: base.cast(), iov_len: len }),
-        }
-    });
-    total
 }
 
 /// The best io_uring this kernel offers: one submitting thread and completions only when we ask for them (Linux 6.1),
