@@ -10,15 +10,15 @@
 //! each stage is a file. The control plane reaches a worker through a [`WorkerHandle`](handle::WorkerHandle) and never
 //! touches a request.
 
-pub mod admit;
+mod admit;
 pub mod buffer;
 pub mod cache;
 pub mod handle;
 pub mod inflight;
-pub mod map;
-pub mod poll;
+mod map;
+mod poll;
 pub mod queue;
-pub mod reap;
-pub mod respond;
-pub mod submit;
+mod reap;
+mod respond;
+mod submit;
 pub mod worker;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Adaptive polling. While it polls, no ring is armed, so frontends send no notifications.
 #[derive(Debug)]
-pub struct Poll {
+pub(super) struct Poll {
     limit: Duration,
     window: Duration,
     idle_since: Option<Instant>,
@@ -15,17 +15,17 @@ const LEAST: Duration = Duration::from_micros(4);
 
 impl Poll {
     /// Polls for at most `limit` after the last work; zero turns polling off.
-    pub fn new(limit: Duration) -> Self {
+    pub(super) fn new(limit: Duration) -> Self {
         Self { limit, window: limit, idle_since: None }
     }
 
     /// There was work.
-    pub fn found_work(&mut self) {
+    pub(super) fn found_work(&mut self) {
         self.idle_since = None;
     }
 
     /// There was none: true to look again, false to sleep.
-    pub fn look_again(&mut self, now: impl FnOnce() -> Instant) -> bool {
+    pub(super) fn look_again(&mut self, now: impl FnOnce() -> Instant) -> bool {
         if self.limit.is_zero() {
             return false;
         }
@@ -36,7 +36,7 @@ impl Poll {
 
     /// The thread slept this long. Had it been little, looking on would have been better; had it been much, looking at all
     /// was in vain.
-    pub fn slept(&mut self, time: Duration) {
+    pub(super) fn slept(&mut self, time: Duration) {
         self.idle_since = None;
         if self.limit.is_zero() {
             return;

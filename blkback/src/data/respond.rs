@@ -77,7 +77,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
 }
 
 /// What the guest is told. The one place where errors become statuses.
-pub fn status_of(op: Op, outcome: Result<(), Failure>) -> Status {
+pub(super) fn status_of(op: Op, outcome: Result<(), Failure>) -> Status {
     match outcome {
         Ok(()) => Status::OKAY,
         Err(Failure::Refused(status)) => status,

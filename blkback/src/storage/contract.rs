@@ -1,4 +1,4 @@
-//! The suite that every [`Storage`](super::Storage) passes, for any image of at least [`LEAST_BYTES`].
+//! The suite that every [`Storage`] passes, for any image of at least [`LEAST_BYTES`].
 //!
 //! Clauses are plain functions that return what went wrong; [`check`] runs all that apply.
 
