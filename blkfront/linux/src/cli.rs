@@ -90,7 +90,7 @@ pub(crate) struct Connection {
     #[arg(long, global = true, value_name = "ABI", value_parser = parse_abi)]
     pub(crate) abi: Option<Abi>,
     /// How long to look for answers before sleeping until an event; 0 sleeps at once
-    #[arg(long, global = true, default_value_t = 50, value_name = "MICROSECONDS")]
+    #[arg(long, global = true, default_value_t = 300, value_name = "MICROSECONDS")]
     pub(crate) poll_us: u64,
     /// How long each step of connecting and closing may take
     #[arg(long, global = true, default_value_t = 30, value_name = "SECONDS")]
