@@ -15,7 +15,7 @@
 //! queues = 4
 //! block-segments = 255      # segments of a request in ring entries
 //! indirect-segments = 256   # segments of a request in descriptor pages
-//! persistent = true         # absent: with every strategy but copy
+//! persistent = false        # absent: with the strategy persistent only
 //! flush = true
 //! barrier = true
 //! discard = true
@@ -102,8 +102,9 @@ pub struct Offer {
     pub block_segments: u16,
     /// Segments of the largest request in descriptor pages, at most 4096; 11 or fewer: not offered.
     pub indirect_segments: u16,
-    /// Persistent grants; absent: with every strategy but `copy`, which does not repay the copying that most guests then do
-    /// in their own memory. Our frontend does none, and saves the most with large requests; some frontends insist on them.
+    /// Persistent grants; absent: with the strategy of that name only. A guest that uses them copies all its data in its own
+    /// memory, which `direct` is there to avoid and `copy` does not repay; and in the simulated world, where mapping is cheap,
+    /// looking a kept page up costs more than mapping it anew. Some frontends insist on them.
     pub persistent: Option<bool>,
     /// Pages kept mapped for each queue at most. The default, 16 MiB, keeps sixteen requests of 1 MiB mapped; Linux' backend
     /// keeps 1056 pages, which suits its requests of 128 KiB.

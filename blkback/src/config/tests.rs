@@ -16,7 +16,7 @@ fn the_example_in_the_documentation_is_right() {
     let example: String =
         example.lines().skip(1).map(|line| format!("{}\n", line.trim_start_matches("//!"))).collect();
     let config = parse(&example).unwrap();
-    assert_eq!(config.offer, Offer { persistent: Some(true), ..Offer::default() });
+    assert_eq!(config.offer, Offer { persistent: Some(false), ..Offer::default() });
     assert_eq!(config.daemon.strategy, Some(Strategy::Copy));
     assert_eq!(config.disks["1/xvda"].image.as_deref(), Some("/srv/one.img"));
 }

@@ -42,7 +42,7 @@ pub fn features(
             segments: blocks,
             bytes: u32::from(blocks) * 4096,
         }),
-        persistent: offer.persistent.unwrap_or(strategy != Strategy::Copy),
+        persistent: offer.persistent.unwrap_or(strategy == Strategy::Persistent),
         operations: Operations {
             flush: offer.flush,
             barrier: offer.barrier,

@@ -12,9 +12,10 @@ use xen_platform::{Access, DomId, GrantError, Mapper, Mapping, SharedMem};
 
 /// One page on loan to a request.
 pub struct Lease<M> {
-    mapping: M,
+    // Boxed, and slots are small, because large requests walk through hundreds of both.
+    mapping: Box<M>,
     /// Its place in the cache; none if it is mapped for this request only.
-    slot: Option<usize>,
+    slot: Option<u32>,
 }
 
 impl<M: Mapping> Lease<M> {
@@ -33,27 +34,28 @@ impl<M: Mapping> Lease<M> {
 pub struct GrantCache<M> {
     slots: Vec<Slot<M>>,
     // Looked up for every page of every request; seeded, because the guest chooses the keys.
-    by_gref: HashMap<GrantRef, usize, RandomState>,
+    by_gref: HashMap<GrantRef, u32, RandomState>,
     /// Empty holders, to be used again.
-    spare: Vec<M>,
+    // A box goes from here into a slot and on into a lease without being moved or freed.
+    spare: Vec<Box<M>>,
     capacity: usize,
     /// Ends of the list of idle slots.
-    oldest: usize,
-    newest: usize,
+    oldest: u32,
+    newest: u32,
 }
 
 struct Slot<M> {
     gref: GrantRef,
     /// None while on loan.
-    page: Option<M>,
-    older: usize,
-    newer: usize,
+    page: Option<Box<M>>,
+    older: u32,
+    newer: u32,
 }
 
 /// Empty holders kept: as many as Linux' backend keeps pages.
 const SPARES: usize = 1056;
 /// No slot.
-const END: usize = usize::MAX;
+const END: u32 = u32::MAX;
 
 impl<M: Mapping> GrantCache<M> {
     /// A cache of at most `capacity` pages. Takes no memory yet.
@@ -86,10 +88,10 @@ impl<M: Mapping> GrantCache<M> {
         gref: GrantRef,
     ) -> Result<Lease<M>, GrantError> {
         if let Some(&slot) = self.by_gref.get(&gref) {
-            if self.slots[slot].page.is_some() {
+            if self.slots[slot as usize].page.is_some() {
                 self.unlink(slot);
             }
-            if let Some(mapping) = self.slots[slot].page.take() {
+            if let Some(mapping) = self.slots[slot as usize].page.take() {
                 return Ok(Lease { mapping, slot: Some(slot) });
             }
             let mapping = self.map(mapper, from, gref)?;
@@ -104,7 +106,7 @@ impl<M: Mapping> GrantCache<M> {
     pub fn give_back(&mut self, lease: Lease<M>) {
         match lease.slot {
             Some(slot) => {
-                self.slots[slot].page = Some(lease.mapping);
+                self.slots[slot as usize].page = Some(lease.mapping);
                 self.link(slot);
             }
             None => self.retire(lease.mapping),
@@ -116,8 +118,8 @@ impl<M: Mapping> GrantCache<M> {
         mapper: &mut P,
         from: DomId,
         gref: GrantRef,
-    ) -> Result<M, GrantError> {
-        let mut mapping = self.spare.pop().unwrap_or_else(|| mapper.mapping());
+    ) -> Result<Box<M>, GrantError> {
+        let mut mapping = self.spare.pop().unwrap_or_else(|| Box::new(mapper.mapping()));
         let mapped = mapper.map(from, &[gref], Access::ReadWrite, &mut mapping);
         match mapped {
             Ok(()) => Ok(mapping),
@@ -128,7 +130,7 @@ impl<M: Mapping> GrantCache<M> {
         }
     }
 
-    fn retire(&mut self, mut mapping: M) {
+    fn retire(&mut self, mut mapping: Box<M>) {
         mapping.clear();
         if self.spare.len() < SPARES {
             self.spare.push(mapping);
@@ -136,16 +138,17 @@ impl<M: Mapping> GrantCache<M> {
     }
 
     /// A place for a page that is not in the cache; none if all are on loan.
-    fn place(&mut self, gref: GrantRef) -> Option<usize> {
+    fn place(&mut self, gref: GrantRef) -> Option<u32> {
         let slot = if self.slots.len() < self.capacity {
+            let slot = u32::try_from(self.slots.len()).ok().filter(|slot| *slot != END)?;
             self.slots.push(Slot { gref, page: None, older: END, newer: END });
-            self.slots.len() - 1
+            slot
         } else {
             let slot = self.oldest;
-            let page = self.slots.get_mut(slot)?.page.take()?;
+            let page = self.slots.get_mut(slot as usize)?.page.take()?;
             self.unlink(slot);
-            self.by_gref.remove(&self.slots[slot].gref);
-            self.slots[slot].gref = gref;
+            let old = std::mem::replace(&mut self.slots[slot as usize].gref, gref);
+            self.by_gref.remove(&old);
             self.retire(page);
             slot
         };
@@ -153,22 +156,23 @@ impl<M: Mapping> GrantCache<M> {
         Some(slot)
     }
 
-    fn link(&mut self, slot: usize) {
-        (self.slots[slot].older, self.slots[slot].newer) = (self.newest, END);
-        match self.slots.get_mut(self.newest) {
+    fn link(&mut self, slot: u32) {
+        let link = &mut self.slots[slot as usize];
+        (link.older, link.newer) = (self.newest, END);
+        match self.slots.get_mut(self.newest as usize) {
             Some(newest) => newest.newer = slot,
             None => self.oldest = slot,
         }
         self.newest = slot;
     }
 
-    fn unlink(&mut self, slot: usize) {
-        let Slot { older, newer, .. } = self.slots[slot];
-        match self.slots.get_mut(older) {
+    fn unlink(&mut self, slot: u32) {
+        let Slot { older, newer, .. } = self.slots[slot as usize];
+        match self.slots.get_mut(older as usize) {
             Some(older) => older.newer = newer,
             None => self.oldest = newer,
         }
-        match self.slots.get_mut(newer) {
+        match self.slots.get_mut(newer as usize) {
             Some(newer) => newer.older = older,
             None => self.newest = older,
         }
