@@ -4,9 +4,10 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// Where the two programs are. The default is nowhere: for worlds whose ends all run in threads.
 #[derive(Clone, Debug, Default)]
@@ -17,10 +18,34 @@ pub struct Binaries {
     pub blkfront: PathBuf,
 }
 
+/// Where this variable points, the programs are found and not built: for a run of many test processes after one build.
+const FOLDER: &str = "BLKIF_BINARIES";
+
 impl Binaries {
-    /// Builds both with the profile, and into the folder, that this very program was built with. Quiet and quick when they are
-    /// up to date. Errors: they do not build, or this program does not lie in a cargo target folder.
+    /// Builds both with the profile, and into the folder, that this very program was built with; once per process, quickly when
+    /// they are up to date, and not at all where `BLKIF_BINARIES` names a folder. Errors: they do not build, or this program
+    /// does not lie in a cargo target folder.
     pub fn build() -> Result<Self> {
+        static BUILT: OnceLock<Result<Binaries, String>> = OnceLock::new();
+        let built = BUILT.get_or_init(|| {
+            match env::var_os(FOLDER) {
+                Some(folder) => Self::find(Path::new(&folder)),
+                None => Self::make(),
+            }
+            .map_err(|error| format!("{error:#}"))
+        });
+        built.clone().map_err(anyhow::Error::msg)
+    }
+
+    fn find(folder: &Path) -> Result<Self> {
+        let found = Self { blkback: folder.join("blkback"), blkfront: folder.join("blkfront") };
+        for program in [&found.blkback, &found.blkfront] {
+            ensure!(program.exists(), "{FOLDER}: no {}", program.display());
+        }
+        Ok(found)
+    }
+
+    fn make() -> Result<Self> {
         let us = env::current_exe().context("where is this program?")?;
         let folder = folder_of(&us)
             .with_context(|| format!("{} does not lie in a cargo target folder", us.display()))?;
@@ -42,7 +67,7 @@ impl Binaries {
         if !status.success() {
             bail!("blkback and blkfront do not build ({status})");
         }
-        Ok(Self { blkback: folder.join("blkback"), blkfront: folder.join("blkfront") })
+        Self::find(folder)
     }
 }
 

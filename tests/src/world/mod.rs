@@ -116,6 +116,13 @@ impl World {
         }
     }
 
+    /// Kills the daemon's process at once, so that nothing is closed or written down. Errors: it runs in a thread, or not at all.
+    pub fn kill_backend(&mut self) -> Result<()> {
+        self.backend()?.kill();
+        self.backend = None;
+        Ok(())
+    }
+
     /// The last lines of the daemon's log, for messages; empty when it runs in a thread.
     pub fn backend_words(&self) -> String {
         match &self.backend {
