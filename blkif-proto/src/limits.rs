@@ -11,9 +11,9 @@ use crate::{
 pub enum SegmentMode {
     /// Not at all: the original protocol.
     Direct,
-    /// In further ring entries, see [`segment_block`](crate::segment_block).
+    /// In further ring entries, see [`segment_block`].
     Blocks,
-    /// In descriptor pages, see [`indirect`](crate::indirect).
+    /// In descriptor pages, see [`indirect`].
     Indirect,
 }
 

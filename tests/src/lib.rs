@@ -10,6 +10,12 @@
 //!
 //! [`world::World`] is where to start: it owns the processes and cleans up after them. Nothing here is linked into the product;
 //! the package may use what the product must not (GPL crates, `blkio`, a few files of unsafe code, ADR-0005).
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::type_complexity,
+    reason = "a test's numbers and tables are small and its own"
+)]
+
 pub mod bench;
 pub mod conformance;
 pub mod world;
