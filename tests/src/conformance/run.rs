@@ -27,6 +27,9 @@ fn trials(processes: Processes) -> Vec<Trial> {
     trials.extend(of_backends(processes, every, backend::images(), |rig, check| check(rig)));
     trials.extend(of_backends(processes, one, backend::control::<sim::World>(), with_guest));
     trials.extend(of_backends(processes, one, backend::devices(), |rig, check| check(rig)));
+    if processes == Processes::Two {
+        trials.extend(of_backends(processes, one, backend::processes(), |rig, check| check(rig)));
+    }
     for clause in frontend::clauses(processes) {
         for &abi in clause.abis {
             let name = format!("frontend::{}::{}", clause.name, abi.as_protocol());
@@ -54,7 +57,7 @@ fn of_backends<P: 'static>(
             trials.push(Trial::test(name, move || {
                 let breach = |error| Failed::from(format!("{rule}\n{error:?}"));
                 let mut rig = Rig::new(processes, strategy, abi).map_err(breach)?;
-                put(&mut rig, check).map_err(|error| breach(error.context(rig.world.backend_words())))?;
+                put(&mut rig, check).map_err(|error| breach(error.context(rig.last_words())))?;
                 rig.finish().map_err(breach)
             }));
         }

@@ -147,7 +147,8 @@ fn writes_the_image(rig: &mut Rig) -> Result<()> {
     let mut wanted = noise(2, IMAGE_BYTES as usize);
     image.write(0, &wanted)?;
     let mut connection = rig.guest_with(&image.disk())?.connect(&Wish::default())?;
-    for (n, (sector, sectors)) in [(65, 1), (100, 30), (1000, 88), (32760, 8), (7, 9)].into_iter().enumerate() {
+    for (n, (sector, sectors)) in [(65, 1), (100, 30), (1000, 88), (32760, 8), (7, 9)].into_iter().enumerate()
+    {
         let data = noise(100 + n as u64, sectors * 512);
         connection.write(sector as u64, &data)?;
         wanted[sector * 512..][..data.len()].copy_from_slice(&data);

@@ -6,9 +6,12 @@
 mod blocks;
 mod disk;
 mod flush;
+mod hostile;
 mod indirect;
 mod keys;
 mod negotiation;
+mod neighbours;
+mod recovery;
 mod requests;
 mod ring;
 mod ring_pages;
@@ -32,6 +35,7 @@ pub fn data<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
         indirect::clauses(),
         blocks::clauses(),
         negotiation::clauses(),
+        hostile::clauses(),
     ]
     .into_iter()
     .flatten()
@@ -50,5 +54,13 @@ pub fn images() -> Vec<Clause<Rig>> {
 
 /// Clauses about devices, for whoever is toolstack too.
 pub fn devices() -> Vec<Clause<Rig>> {
-    [toolstack::clauses(), disk::clauses()].into_iter().flatten().collect()
+    [toolstack::clauses(), disk::clauses(), neighbours::clauses(), recovery::clauses()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Clauses about a backend in a process of its own, which can be killed.
+pub fn processes() -> Vec<Clause<Rig>> {
+    recovery::process_clauses()
 }

@@ -127,6 +127,12 @@ impl Rig {
         Ok(Bystander { guest, connection })
     }
 
+    /// For messages: how the daemon has ended, if it has, and the end of its log.
+    pub fn last_words(&mut self) -> String {
+        let ended = self.world.check_backend().err().map_or(String::new(), |error| format!("{error:#}"));
+        ended + &self.world.backend_words()
+    }
+
     /// Ends the world. Errors: the daemon was not there any more, did not stop cleanly, or had panicked somewhere on its way.
     pub fn finish(mut self) -> Result<()> {
         if !self.world.has_backend() {
