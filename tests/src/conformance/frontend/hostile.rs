@@ -211,7 +211,7 @@ fn rsp_prod_ahead(backend: &mut Backend) -> Result<()> {
     connection.queue().ring_bell()?;
     // Whichever check it is that finds it.
     let outcome = backend.end(connection)?;
-    must!(outcome.error.is_some() || outcome.data == on_disk(0, 0), "responses to nothing were taken");
+    must!(outcome.error.is_some(), "4 responses to 3 requests were taken");
     Ok(())
 }
 
@@ -259,7 +259,7 @@ fn event_storm(backend: &mut Backend) -> Result<()> {
     for _ in 0..50 {
         while connection.queue().ring.available()? == 0 {
             connection.queue().ring_bell()?;
-            must!(since.elapsed() < Duration::from_secs(4), "no progress under events");
+            must!(since.elapsed() < Duration::from_secs(20), "no progress under events");
         }
         let taken = connection.take()?;
         for _ in 0..200 {

@@ -202,18 +202,19 @@ fn no_lost_wakeup(backend: &mut Backend) -> Result<()> {
     // The library then looks by itself only once a second.
     job.nap = Duration::from_secs(10);
     let mut connection = backend.connect(job)?;
-    let mut slowest = Duration::ZERO;
+    let mut overlooked = 0;
     for _ in 0..1000 {
         let since = Instant::now();
         let taken = connection.take()?;
-        slowest = slowest.max(since.elapsed());
+        overlooked += u32::from(since.elapsed() > Duration::from_millis(800));
         connection.perform(&taken)?;
         connection.respond(&taken, taken.answer(Status::OKAY))?;
         if connection.queue().ring.publish().is_needed() {
             connection.queue().ring_bell()?;
         }
     }
-    must!(slowest < Duration::from_millis(800), "a response was overlooked for {slowest:?}");
+    // A busy machine may hold one up; a frontend that forgets to look does it more often.
+    must!(overlooked <= 1, "{overlooked} responses of 1000 were overlooked");
     backend.finish(connection)?.ok().map(drop)
 }
 

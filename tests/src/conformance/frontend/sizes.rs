@@ -195,11 +195,18 @@ fn indirect_lesser(backend: &mut Backend) -> Result<()> {
 }
 
 fn indirect_of_11_is_none(backend: &mut Backend) -> Result<()> {
-    backend.offer(&[("feature-max-indirect-segments", "11")])?;
-    let mut connection = backend.connect(Job::new([Work::read(0, 20 * PAGE)]))?;
-    let taken = serve_sectors(&mut connection, 160)?;
-    must!(taken.iter().all(|taken| !taken.indirect), "an indirect request");
-    backend.finish(connection)?.ok().map(drop)
+    for few in ["11", "5", "1"] {
+        backend.offer(&[("feature-max-indirect-segments", few)])?;
+        let mut connection = backend.connect(Job::new([Work::read(0, 20 * PAGE)]))?;
+        let taken = serve_sectors(&mut connection, 160)?;
+        must!(
+            taken.iter().all(|taken| !taken.indirect),
+            "an indirect request, where {few} segments are offered"
+        );
+        must!(taken.len() == 2, "{} requests for 20 pages, where {few} segments are offered", taken.len());
+        backend.finish(connection)?.ok()?;
+    }
+    Ok(())
 }
 
 fn small_is_direct(backend: &mut Backend) -> Result<()> {

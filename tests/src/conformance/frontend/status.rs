@@ -73,9 +73,9 @@ fn unsupported_at_run_time(backend: &mut Backend) -> Result<()> {
         connection.answer(&taken, status)?;
     }
     let outcome = backend.finish(connection)?;
-    for n in 0..3 {
+    for (n, what) in work[..3].iter().enumerate() {
         let told = outcome.result(n)?;
-        must!(told.is_err_and(|error| error.contains("not support")), "{:?} ended with {told:?}", work[n]);
+        must!(told.is_err_and(|error| error.contains("not support")), "{what:?} ended with {told:?}");
     }
     must!(outcome.result(3)?.is_ok(), "the read failed too");
     Ok(())

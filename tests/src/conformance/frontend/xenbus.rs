@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use blkif_proto::xenbus::State;
+use xen_platform::wire::{Permission, Rights};
 
 use super::PAGE;
 use crate::{
@@ -328,8 +329,13 @@ fn never_silent(backend: &mut Backend) -> Result<()> {
 fn never_resurrects(backend: &mut Backend) -> Result<()> {
     let mut connection = backend.connect(Job::new(Work::reads(2, PAGE)).depth(1))?;
     let taken = connection.take()?;
-    let frontend = backend.vbd.frontend.clone();
-    backend.store.transact(|t| t.remove(&frontend))?;
+    let (frontend, guest) = (backend.vbd.frontend.clone(), backend.vbd.guest);
+    let folder = format!("/local/domain/{guest}/device/vbd");
+    backend.store.transact(|t| {
+        // It is not for lack of rights.
+        t.set_permissions(&folder, &[Permission::new(guest, Rights::None)])?;
+        t.remove(&frontend)
+    })?;
     connection.serve(&taken)?;
     // Whether it calls this a failure is its own affair.
     let _ = backend.end(connection)?;

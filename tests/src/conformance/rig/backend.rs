@@ -29,8 +29,11 @@ pub use job::{Job, Outcome, Range, Work, on_disk, written};
 pub use wire::Taken;
 
 use self::subject::Subject;
-use super::{Processes, queue::PATIENCE};
+use super::Processes;
 use crate::world::{Binaries, Disk, GUEST_PAGES, Vbd, World, wait_until};
+
+/// How long a frontend may take before silence counts as no answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A backend without manners, and the frontend that it plays with.
 pub struct Backend {

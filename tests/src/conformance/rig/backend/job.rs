@@ -74,7 +74,7 @@ impl Work {
 impl Job {
     /// Does `work`, all at once, on one queue of one page with grants for each request, then closes.
     pub fn new(work: impl Into<Vec<Work>>) -> Self {
-        let config = Config { persistent: false, timeout: Duration::from_secs(5), ..Config::default() };
+        let config = Config { persistent: false, timeout: Duration::from_secs(20), ..Config::default() };
         Self {
             config,
             work: work.into(),
@@ -283,6 +283,6 @@ impl Outcome {
     pub fn result(&self, number: usize) -> Result<Result<(), &str>> {
         let ended = self.results.iter().find(|(other, _)| *other == number);
         let (_, result) = ended.with_context(|| format!("work {number} never ended"))?;
-        Ok(result.as_ref().map(|()| ()).map_err(String::as_str))
+        Ok(result.as_ref().copied().map_err(String::as_str))
     }
 }
