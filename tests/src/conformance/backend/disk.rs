@@ -409,7 +409,7 @@ fn disappears(rig: &mut Rig) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
     std::fs::remove_file(image.path())?;
     connection.works()?;
-    guest.restart()?;
-    guest.publish(&Wish::default())?;
+    guest.close()?;
+    guest.set_state(State::Initialising)?;
     guest.refused_for("image")
 }

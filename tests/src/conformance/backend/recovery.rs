@@ -8,12 +8,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use blkif_proto::{Opcode, keys, xenbus::State};
 use ringbuf::Field;
-use xen_platform::{EventChannels as _, Store as _, sim};
+use xen_platform::{EventChannels as _, FrontWorld as _, Store as _, sim};
 
 use crate::{
     conformance::{
         Clause, EVERY_ABI, ONE_ABI,
-        rig::{CONFIG, Connection, Guest, Raw, Rig, TRACES, Wish, noise, whole},
+        rig::{CONFIG, Connection, Guest, Raw, Rig, States, TRACES, Wish, noise, whole},
     },
     must,
 };
@@ -276,10 +276,12 @@ fn killed_idle(rig: &mut Rig) -> Result<()> {
         let answered = connection.queue().index(Field::RspProd);
         rig.world.kill_backend()?;
         must!(guest.backend_state()? == State::Connected, "somebody wrote the state");
+        let mut states = States::watch(guest.world.store()?, &guest.vbd.backend)?;
+        states.forget();
         rig.start()?;
-        // Nothing says when it is there again: state 4 may be the old one's.
+        // It says 4 anew: the old one's is no sign of life.
+        states.until(State::Connected).with_context(|| format!("round {round}"))?;
         connection.works().with_context(|| format!("round {round}"))?;
-        guest.wait_backend(State::Connected)?;
         must!(connection.queue().index(Field::RspProd) > answered, "answers are missing");
     }
     guest.close()?;

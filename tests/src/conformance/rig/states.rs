@@ -40,6 +40,11 @@ impl<S: Store> States<S> {
         Ok(&self.seen)
     }
 
+    /// Forgets what was seen.
+    pub fn forget(&mut self) {
+        self.seen.clear();
+    }
+
     /// Gathers until the state is `wanted`.
     pub fn until(&mut self, wanted: State) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
