@@ -10,7 +10,7 @@ const MORE: u64 = 63;
 
 #[test]
 fn an_idle_disk_costs_no_thread_and_less_than_a_mebibyte() {
-    for strategy in ["direct", "persistent", "copy"] {
+    for strategy in ["direct", "copy"] {
         let mut world = World::start(Binaries::build().unwrap()).unwrap();
         world.start_backend(&["--strategy".into(), strategy.into()]).unwrap();
         let mut exports = vec![connect(&mut world)];
