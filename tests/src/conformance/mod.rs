@@ -44,3 +44,6 @@ macro_rules! must {
         }
     };
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,9 @@ pub fn main(processes: Processes) -> ! {
     let mut arguments = Arguments::from_args();
     // A world has threads and child processes of its own that poll; more worlds at once than this only make each other late.
     arguments.test_threads.get_or_insert(2);
+    if arguments.list {
+        eprintln!("{}", summary());
+    }
     libtest_mimic::run(&arguments, trials(processes)).exit()
 }
 
@@ -40,7 +43,16 @@ fn trials(processes: Processes) -> Vec<Trial> {
             }));
         }
     }
+    trials.sort_by(|a, b| a.name().cmp(b.name()));
     trials
+}
+
+/// How many clauses there are, wherever they run.
+fn summary() -> String {
+    let of_guests = backend::data::<sim::World>().len() + backend::control::<sim::World>().len();
+    let of_rigs = backend::images().len() + backend::devices().len() + backend::processes().len();
+    let (backends, frontends) = (of_guests + of_rigs, frontend::clauses(Processes::One).len());
+    format!("{} clauses: {backends} about backends, {frontends} about frontends", backends + frontends)
 }
 
 /// Clauses about backends, each in a world of its own for every ABI and strategy.
