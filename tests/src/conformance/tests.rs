@@ -7,7 +7,8 @@ use super::*;
 /// Name and rule of every clause, of one side after the other.
 fn all() -> [Vec<(&'static str, &'static str)>; 2] {
     let backends = [backend::data(), backend::control()].into_iter().flatten();
-    let backends = backends.map(|clause: Clause<rig::Guest<xen_platform::sim::World>>| (clause.name, clause.rule));
+    let backends =
+        backends.map(|clause: Clause<rig::Guest<xen_platform::sim::World>>| (clause.name, clause.rule));
     let more = [backend::images(), backend::devices(), backend::processes()].into_iter().flatten();
     let backends = backends.chain(more.map(|clause| (clause.name, clause.rule))).collect();
     let frontends = frontend::clauses(rig::Processes::One);
@@ -26,7 +27,8 @@ fn names_are_unique_and_say_their_area() {
         let mut seen = BTreeSet::new();
         for (name, _) in side {
             let (area, rest) = name.split_once('.').unwrap_or_else(|| panic!("{name} has no area"));
-            let plain = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+            let plain =
+                |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
             let plain = plain(area) && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
             assert!(plain, "{name} is not of letters, digits and hyphens");
             assert!(seen.insert(name), "{name} is there twice");
@@ -51,7 +53,8 @@ fn section_0_is_covered() {
     let rules = section.lines().skip(1).filter_map(|line| line.split_once(". ")?.0.parse::<u32>().ok());
     let rules: Vec<u32> = rules.collect();
     assert_eq!(rules, (1..=31).collect::<Vec<_>>(), "the rules of section 0");
-    let missing: Vec<u32> = rules.into_iter().filter(|n| !sections.contains(format!("0.{n}").as_str())).collect();
+    let missing: Vec<u32> =
+        rules.into_iter().filter(|n| !sections.contains(format!("0.{n}").as_str())).collect();
     assert!(missing.is_empty(), "no clause for rules {missing:?} of section 0");
 }
 

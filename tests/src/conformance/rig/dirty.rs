@@ -1,4 +1,7 @@
-#![expect(unsafe_code, reason = "no library has the system call that tells what is not on the medium yet: ADR-0005")]
+#![expect(
+    unsafe_code,
+    reason = "no library has the system call that tells what is not on the medium yet: ADR-0005"
+)]
 //! Which pages of a file are only in memory: the one trace that a missing `fsync` leaves on a running machine.
 
 use std::{fs::File, ops::Range, os::fd::AsRawFd as _, ptr};

@@ -60,7 +60,7 @@ impl Raw {
     }
 
     /// Ring entries that the request itself fills.
-    pub fn len(&self) -> u32 {
+    pub fn filled(&self) -> u32 {
         let blocks = self.body.len().saturating_sub(BODY).div_ceil(segment_block::BLOCK_SEGMENTS * 8);
         u32::try_from(1 + blocks).unwrap_or(u32::MAX)
     }
