@@ -83,6 +83,8 @@ struct Machine {
     processor: String,
     cores: usize,
     kernel: String,
+    /// Runnable threads in the minute before the run: what else kept the machine busy.
+    load: f64,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -94,6 +96,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     if rows.is_empty() {
         bail!("there is no such job");
+    }
+    let machine = Machine::look()?;
+    if machine.load > 0.3 {
+        eprintln!(
+            "xensim: the machine is not idle (load {}): what follows says more of that than of anything else",
+            machine.load
+        );
     }
     let scratch = tempfile::Builder::new().prefix("xensim-bench-").tempdir()?;
     let file = match &args.file {
@@ -111,7 +120,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut bench = Bench::start(Binaries::build()?, &file, parts, args.tuning.clone(), span)?;
     let table = measure(&mut bench, &rows, args.rounds, &file)?;
     bench.stop()?;
-    report(args, &table)?;
+    report(args, machine, &table)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -137,7 +146,7 @@ fn measure(bench: &mut Bench<'_>, rows: &[Row], rounds: u32, file: &Path) -> Res
     Ok(table)
 }
 
-fn report(args: &Args, table: &Table) -> Result<()> {
+fn report(args: &Args, machine: Machine, table: &Table) -> Result<()> {
     let targets = targets::check(table);
     println!(
         "Medians of {} rounds of {} s each, one queue; latencies from submission to the program's own sight of the completion;\n\
@@ -148,7 +157,7 @@ fn report(args: &Args, table: &Table) -> Result<()> {
     fs::create_dir_all(&args.output)
         .with_context(|| format!("cannot make the folder {}", args.output.display()))?;
     let report = Report {
-        machine: Machine::look()?,
+        machine,
         rounds: args.rounds,
         seconds: args.seconds,
         rows: table
@@ -178,7 +187,9 @@ impl Machine {
                 line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned())
             })
             .unwrap_or_default();
+        let load = fs::read_to_string("/proc/loadavg")?;
         Ok(Self {
+            load: load.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default(),
             processor,
             cores: std::thread::available_parallelism()?.get(),
             kernel: fs::read_to_string(Path::new("/proc/sys/kernel/osrelease"))?.trim().to_owned(),

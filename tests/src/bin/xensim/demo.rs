@@ -75,7 +75,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// Runs the frontend's tool on our terminal.
 fn blkfront(world: &World, vbd: &Vbd, tuning: &Tuning, words: &[&str]) -> Result<()> {
     let mut command = world.blkfront(vbd);
-    command.args(tuning.frontend()).args(words).stdin(Stdio::null());
+    // What was negotiated is shown once, by `info`.
+    command.args(tuning.frontend()).args(words).env("BLKFRONT_LOG", "warn").stdin(Stdio::null());
     Process::spawn(&format!("blkfront {}", words[0]), &mut command)?.wait_success(PATIENCE)
 }
 
