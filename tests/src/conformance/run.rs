@@ -37,7 +37,7 @@ fn trials(processes: Processes) -> Vec<Trial> {
         for &abi in clause.abis {
             let name = format!("frontend::{}::{}", clause.name, abi.as_protocol());
             trials.push(Trial::test(name, move || {
-                let breach = |error| Failed::from(format!("{}\n{error:?}", clause.rule));
+                let breach = |error| breach(clause.rule, &error);
                 let mut backend = rig::backend::Backend::start(processes, abi).map_err(breach)?;
                 (clause.check)(&mut backend).map_err(breach)
             }));
@@ -67,7 +67,7 @@ fn of_backends<P: 'static>(
         for (&abi, &strategy) in abis.iter().flat_map(|abi| strategies.iter().map(move |each| (abi, each))) {
             let name = format!("backend::{name}::{}::{strategy:?}", abi.as_protocol());
             trials.push(Trial::test(name, move || {
-                let breach = |error| Failed::from(format!("{rule}\n{error:?}"));
+                let breach = |error| breach(rule, &error);
                 let mut rig = Rig::new(processes, strategy, abi).map_err(breach)?;
                 put(&mut rig, check).map_err(|error| breach(error.context(rig.last_words())))?;
                 rig.finish().map_err(breach)
@@ -75,6 +75,12 @@ fn of_backends<P: 'static>(
         }
     }
     trials
+}
+
+/// The rule, and what went wrong down to its cause; no backtrace, which would only show this runner.
+fn breach(rule: &str, error: &anyhow::Error) -> Failed {
+    let causes: Vec<String> = error.chain().map(|cause| format!("  {cause}")).collect();
+    Failed::from(format!("{rule}\n{}", causes.join("\n")))
 }
 
 type Check<P> = fn(&mut P) -> Result<()>;

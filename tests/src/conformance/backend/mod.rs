@@ -7,11 +7,17 @@ mod blocks;
 mod disk;
 mod flush;
 mod hostile;
+mod image;
 mod indirect;
 mod keys;
+mod killed;
 mod negotiation;
 mod neighbours;
+mod persistent;
+mod queues;
+mod races;
 mod recovery;
+mod refusals;
 mod requests;
 mod ring;
 mod ring_pages;
@@ -31,11 +37,15 @@ pub fn data<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
         ring::clauses(),
         ring_pages::clauses(),
         requests::clauses(),
+        refusals::clauses(),
         flush::clauses(),
         indirect::clauses(),
         blocks::clauses(),
         negotiation::clauses(),
+        queues::clauses(),
+        persistent::clauses(),
         hostile::clauses(),
+        races::clauses(),
     ]
     .into_iter()
     .flatten()
@@ -49,12 +59,12 @@ pub fn control<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
 
 /// Clauses about requests, for whoever sees the image from outside; in each way to move data too.
 pub fn images() -> Vec<Clause<Rig>> {
-    disk::data_clauses()
+    disk::clauses()
 }
 
 /// Clauses about devices, for whoever is toolstack too.
 pub fn devices() -> Vec<Clause<Rig>> {
-    [toolstack::clauses(), disk::clauses(), neighbours::clauses(), recovery::clauses()]
+    [toolstack::clauses(), image::clauses(), neighbours::clauses(), recovery::clauses()]
         .into_iter()
         .flatten()
         .collect()
@@ -62,5 +72,5 @@ pub fn devices() -> Vec<Clause<Rig>> {
 
 /// Clauses about a backend in a process of its own, which can be killed.
 pub fn processes() -> Vec<Clause<Rig>> {
-    recovery::process_clauses()
+    killed::clauses()
 }

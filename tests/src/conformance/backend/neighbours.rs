@@ -279,7 +279,7 @@ fn image_not_extended(rig: &mut Rig) -> Result<()> {
     for sector in [capacity - 80, capacity, capacity + 4096, 1 << 40] {
         for _ in 0..15 {
             let evil = Raw { sector, ..good.clone() };
-            super::hostile::flicker(&mut connection, rig.abi, &good, &evil)?;
+            super::races::flicker(&mut connection, rig.abi, &good, &evil)?;
         }
     }
     let status = connection.ask(&Raw { sector: capacity, ..good })?;
