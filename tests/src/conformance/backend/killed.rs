@@ -114,7 +114,7 @@ fn killed_then_guest_anew(rig: &mut Rig) -> Result<()> {
         old.works()?;
         rig.world.kill_backend()?;
         guest.set_state(state)?;
-        old.take_rings_back()?;
+        old.take_rings_back_within(Duration::from_secs(2))?;
         rig.start()?;
         if state == State::Initialising {
             guest.wait_backend(State::InitWait)?;

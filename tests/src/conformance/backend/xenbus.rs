@@ -283,9 +283,7 @@ fn ignores_what_means_nothing<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()>
 
 fn repeated_connected<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
-    for _ in 0..50 {
-        guest.set_state(State::Connected)?;
-    }
+    (0..50).try_for_each(|_| guest.set_state(State::Connected))?;
     guest.stays(State::Connected, SILENCE)?;
     connection.works()
 }
