@@ -5,6 +5,7 @@
 
 mod blocks;
 mod disk;
+mod drivers;
 mod flush;
 mod hostile;
 mod image;
@@ -54,7 +55,7 @@ pub fn data<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
 
 /// Clauses about keys and states, for a guest of any world.
 pub fn control<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
-    [keys::clauses(), xenbus::clauses()].into_iter().flatten().collect()
+    [keys::clauses(), xenbus::clauses(), drivers::clauses()].into_iter().flatten().collect()
 }
 
 /// Clauses about requests, for whoever sees the image from outside; in each way to move data too.
