@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use blkif_proto::{Agreement, GrantRef, Limits, keys::QueueRecord};
+use blkif_proto::{Agreement, GrantRef, Limits, keys::FrontendRecord};
 use tracing::warn;
 use xen_platform::{DomId, Port};
 
@@ -41,6 +41,8 @@ pub struct Terms {
 
 /// All queues of one device, from their start to their end. A device that connects again gets a new one.
 pub struct Connection {
+    /// What the frontend had written when it was connected.
+    pub frontend: FrontendRecord,
     route: Route,
     workers: Arc<Workers>,
     queues: Vec<Held>,
@@ -56,15 +58,17 @@ struct Held {
 
 impl Connection {
     /// Orders all queues to be served; the outcome comes through `sink`.
-    pub fn start(workers: &Arc<Workers>, terms: &Terms, queues: &[QueueRecord], sink: Sink) -> Self {
+    pub fn start(workers: &Arc<Workers>, terms: &Terms, frontend: FrontendRecord, sink: Sink) -> Self {
+        let records = frontend.queues.clone();
         let mut connection = Self {
+            frontend,
             route: workers.route(sink),
             workers: Arc::clone(workers),
             queues: Vec::new(),
             starting: 0,
             failure: None,
         };
-        for (queue, record) in (0..).zip(queues) {
+        for (queue, record) in (0..).zip(records) {
             let key = QueueKey { connection: connection.route.connection(), queue };
             let stats = Arc::new(QueueStats::default());
             let spec = QueueSpec {

@@ -181,6 +181,7 @@ impl Device {
                 online: false,
                 frontend: State::Unknown,
                 script: Script::None,
+                renewed: false,
             }));
         };
         let record = match store.record(&self.dir, |lookup| ToolstackBackend::parse(lookup)).await? {
@@ -209,10 +210,22 @@ impl Device {
             (Hotplug::Failed(_), true) => Script::Failed,
         };
         let online = record.online;
+        let renewed = frontend.is_served() && self.is_renewed(&record).await?;
         self.record = Some(record);
         // A rewritten `params` means a new size, or a new medium of which at least the size is new.
         self.handle.send(Message::Measure);
-        Ok(Some(Seen { own: Some(State::of_node(Some(own))), online, frontend, script }))
+        Ok(Some(Seen { own: Some(State::of_node(Some(own))), online, frontend, script, renewed }))
+    }
+
+    /// True when the frontend names other rings than those it was connected with. Watches merge: a guest that crashes and is
+    /// quickly back at 3 may look as if it had never left.
+    async fn is_renewed(&self, record: &ToolstackBackend) -> io::Result<bool> {
+        let Some(connection) = &self.connection else { return Ok(false) };
+        let offered = self.offered;
+        let parse = |lookup: &mut dyn FnMut(&str) -> Option<String>| FrontendRecord::parse(lookup, &offered);
+        // Keys that make no sense are not those of a guest that has just announced itself.
+        let now = self.context.store.record(&record.frontend, parse).await?;
+        Ok(now.is_ok_and(|now| now != connection.frontend))
     }
 
     fn measure(&mut self) -> Option<Event> {
@@ -341,7 +354,7 @@ impl Device {
         );
         let handle = self.handle.clone();
         let sink = Box::new(move |report| handle.send(Message::Report(report)));
-        self.connection = Some(Connection::start(&self.context.workers, &terms, &frontend.queues, sink));
+        self.connection = Some(Connection::start(&self.context.workers, &terms, frontend, sink));
         Ok(None)
     }
 

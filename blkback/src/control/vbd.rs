@@ -178,7 +178,8 @@ impl Vbd {
         // Merged watches hide states: a guest may have closed and begun anew since we last looked.
         let begins = frontend == Initialising && !matches!(before, Unknown | Initialising)
             || frontend.is_served() && matches!(before, Closing | Closed)
-            || frontend == Initialised && before == Connected;
+            || frontend == Initialised && before == Connected
+            || seen.renewed && !self.condemned;
         self.reborn |= self.rings != Rings::None && (begins || frontend == Initialising);
         self.begun |= begins || frontend == Initialising;
         if begins {

@@ -15,6 +15,8 @@ pub struct Seen {
     pub frontend: State,
     /// Where the hotplug script is.
     pub script: Script,
+    /// The frontend names other rings than those that are served.
+    pub renewed: bool,
 }
 
 /// The hotplug script's progress.

@@ -21,8 +21,13 @@ struct Life {
 
 impl Life {
     fn new() -> Self {
-        let nodes =
-            Seen { own: Some(Initialising), online: true, frontend: Initialising, script: Script::None };
+        let nodes = Seen {
+            own: Some(Initialising),
+            online: true,
+            frontend: Initialising,
+            script: Script::None,
+            renewed: false,
+        };
         Life { vbd: Vbd::new(10 * SECOND), now: Duration::ZERO, nodes }
     }
 
@@ -361,6 +366,28 @@ fn a_detach_whose_5_was_overwritten_still_closes() {
     assert_eq!(life.event(Event::Drained), [SetState(Closed), Shut, Forget]);
 }
 
+/// Watches merge: a guest that crashed right after it had connected may be seen at 3, and again at 3.
+#[test]
+fn a_guest_with_other_rings_has_begun_anew() {
+    let mut life = Life::waiting();
+    assert_eq!(life.frontend(Initialised), [Start { used: false }]);
+    assert_eq!(life.event(Event::Started(Ok(()))), [Absolve, Announce, SetState(Connected)]);
+    assert_eq!(life.frontend(Initialised), []);
+    life.nodes.renewed = true;
+    assert_eq!(life.look(), [Drain]);
+    life.nodes.renewed = false;
+    assert_eq!(life.event(Event::Drained), [Offer, SetState(InitWait), Start { used: false }]);
+}
+
+#[test]
+fn a_guest_that_broke_its_rings_is_not_served_for_naming_others() {
+    let mut life = Life::connected();
+    life.event(Event::Broken("index".into()));
+    life.event(Event::Drained);
+    life.nodes.renewed = true;
+    assert_eq!(life.look(), []);
+}
+
 #[test]
 fn destroy_deletes_the_frontend_first() {
     let mut life = Life::connected();
@@ -413,7 +440,7 @@ fn a_device_made_anew_under_our_hands_starts_anew() {
 fn an_earlier_daemons_device() {
     let found = |own, frontend| {
         let mut life = Life::new();
-        life.nodes = Seen { own: Some(own), online: true, frontend, script: Script::None };
+        life.nodes = Seen { own: Some(own), online: true, frontend, script: Script::None, renewed: false };
         let actions = life.look();
         (life, actions)
     };

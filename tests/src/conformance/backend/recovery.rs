@@ -64,9 +64,6 @@ pub(super) fn clauses() -> Vec<Clause<Rig>> {
     ]
 }
 
-/// No kernel is up again sooner. A backend that has not looked for that long sees 3 after 3, and nothing to tell them apart.
-const BOOT: Duration = Duration::from_millis(100);
-
 /// [`CONFIG`] with so many seconds for guests to close.
 fn patient(seconds: u64) -> String {
     CONFIG.replace("shutdown-s = 0", &format!("shutdown-s = {seconds}"))
@@ -201,9 +198,7 @@ fn came_back_smaller(rig: &mut Rig) -> Result<()> {
     }
     // A new kernel, without a word of the old one.
     guest.abi = blkif_proto::Abi::X86_32;
-    thread::sleep(BOOT);
     guest.set_state(State::Initialising)?;
-    thread::sleep(BOOT);
     let mut new = guest.publish(&Wish::default().without(keys::FEATURE_PERSISTENT))?;
     guest.wait_backend(State::Connected)?;
     new.works()?;

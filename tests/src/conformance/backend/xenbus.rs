@@ -16,8 +16,6 @@ use crate::{
 
 /// How long a backend is given to do what it must not do.
 const SILENCE: Duration = Duration::from_millis(30);
-/// No kernel is up again sooner. A backend that has not looked for that long sees 3 after 3, and nothing to tell them apart.
-const BOOT: Duration = Duration::from_millis(100);
 
 pub(super) fn clauses<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
     vec![
@@ -295,9 +293,7 @@ fn state_node_gone<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
 fn came_back<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut old = guest.connect(&Wish { queues: 3, persistent: true, ..Wish::default() })?;
     old.works()?;
-    std::thread::sleep(BOOT);
     guest.set_state(State::Initialising)?;
-    std::thread::sleep(BOOT);
     let mut new = guest.publish(&Wish::default())?;
     new.works().context("on the new ring")?;
     guest.wait_backend(State::Connected)?;
@@ -307,7 +303,6 @@ fn came_back<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
 fn came_back_at_once<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut old = guest.connect(&Wish::default())?;
     old.works()?;
-    std::thread::sleep(BOOT);
     let mut new = guest.publish(&Wish::queues(2))?;
     new.works().context("on the new ring")?;
     guest.wait_backend(State::Connected)?;
