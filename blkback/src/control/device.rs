@@ -210,15 +210,15 @@ impl Device {
             (Hotplug::Failed(_), true) => Script::Failed,
         };
         let online = record.online;
-        let renewed = frontend.is_served() && self.is_renewed(&record).await?;
+        let renewed = frontend == State::Initialised && self.is_renewed(&record).await?;
         self.record = Some(record);
         // A rewritten `params` means a new size, or a new medium of which at least the size is new.
         self.handle.send(Message::Measure);
         Ok(Some(Seen { own: Some(State::of_node(Some(own))), online, frontend, script, renewed }))
     }
 
-    /// True when the frontend names other rings than those it was connected with. Watches merge: a guest that crashes and is
-    /// quickly back at 3 may look as if it had never left.
+    /// True when a frontend at 3 names other rings than those it was connected with. Watches merge: a guest that crashes and is
+    /// quickly back at 3 may look as if it had never left. At 4 it announces nothing, and its keys mean nothing.
     async fn is_renewed(&self, record: &ToolstackBackend) -> io::Result<bool> {
         let Some(connection) = &self.connection else { return Ok(false) };
         let offered = self.offered;

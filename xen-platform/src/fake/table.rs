@@ -13,8 +13,9 @@
 //! ```
 //!
 //! The race between map and revoke is settled as in Dekker's algorithm: the mapper raises its count and then looks at the
-//! entry; the lender clears the entry and then looks at the counts. All four are sequentially consistent, so at least one
-//! of them sees the other and gives way. Who gives way puts back what it changed.
+//! entry; the lender marks the entry as in doubt and then looks at the counts. All four are sequentially consistent, so at
+//! least one of them sees the other. A lender that sees a count gives way and lifts the mark; a mapper that sees the mark
+//! lets go and looks again, so that a revocation which fails costs nobody a mapping, as on Xen.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,6 +37,10 @@ const DYING: u32 = 1;
 
 const PERMIT: u64 = 1 << 48;
 const READ_ONLY: u64 = 1 << 49;
+/// The lender is looking whether it may end the permission: neither permitted nor refused for the moment.
+const IN_DOUBT: u64 = 1 << 50;
+/// How often a mapper looks again at an entry in doubt. A lender that was killed just then leaves it so for ever.
+const PATIENCE: u32 = 1 << 16;
 
 /// Where things are in the table of a domain of some size.
 #[derive(Clone, Copy, Debug)]
@@ -145,11 +150,12 @@ impl GrantTable {
     /// Lender: ends the permission, unless some process has the page mapped.
     pub(crate) fn revoke(&self, gref: GrantRef) -> Result<(), GrantError> {
         let Some(entry) = self.entry(gref) else { return Ok(()) };
-        let before = entry.swap(0, SeqCst);
+        let before = entry.fetch_or(IN_DOUBT, SeqCst);
         if self.is_mapped(gref) {
-            entry.store(before, SeqCst);
+            entry.store(before & !IN_DOUBT, SeqCst);
             return Err(GrantError::Busy(gref));
         }
+        entry.store(0, SeqCst);
         Ok(())
     }
 
@@ -172,12 +178,21 @@ impl GrantTable {
         let (Some(entry), Some(count)) = (self.entry(gref), self.count(slot, gref)) else {
             return Err(GrantError::BadRef(gref));
         };
-        count.fetch_add(1, SeqCst);
-        let checked = self.check(entry.load(SeqCst), gref, by, access);
-        if checked.is_err() {
+        for _ in 0..PATIENCE {
+            count.fetch_add(1, SeqCst);
+            let seen = entry.load(SeqCst);
+            if seen & IN_DOUBT == 0 {
+                let checked = self.check(seen, gref, by, access);
+                if checked.is_err() {
+                    count.fetch_sub(1, SeqCst);
+                }
+                return checked;
+            }
+            // The lender may have been stopped by our own count, so let go before looking again.
             count.fetch_sub(1, SeqCst);
+            core::hint::spin_loop();
         }
-        checked
+        Err(GrantError::BadRef(gref))
     }
 
     /// Mapper: ends what [`hold`](Self::hold) began.

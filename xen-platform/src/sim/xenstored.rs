@@ -118,15 +118,13 @@ struct Server {
 impl Server {
     fn run(mut self) {
         let mut ready = [EpollEvent::empty(); 64];
-        loop {
+        // Looked at after the bell was read and before the next wait: the ring that came with it may just have been taken.
+        while !self.bell.stop.load(Ordering::Acquire) {
             let count = match self.epoll.wait(&mut ready, EpollTimeout::NONE) {
                 Ok(count) => count,
                 Err(Errno::EINTR) => continue,
                 Err(_) => return,
             };
-            if self.bell.stop.load(Ordering::Acquire) {
-                return;
-            }
             for event in ready.iter().take(count) {
                 match event.data() {
                     LISTENER => self.accept(),

@@ -15,7 +15,7 @@ pub struct Seen {
     pub frontend: State,
     /// Where the hotplug script is.
     pub script: Script,
-    /// The frontend names other rings than those that are served.
+    /// The frontend announces other rings than those that are served.
     pub renewed: bool,
 }
 
