@@ -1,8 +1,8 @@
 //! XenStore as the control plane uses it: `xenstore-rs` with its edges covered.
 //!
-//! Of that crate (0.8): a connection that died never answers, so every call has a time limit; a watch that is not drained
-//! holds up the whole connection, so each has a task that does nothing else; there are no transactions, so whoever writes
-//! several nodes writes `state` last, and looks afterwards whether the toolstack deleted the device meanwhile
+//! Of that crate (0.8): a connection that died never answers, so calls end when it has been silent for too long; a watch that
+//! is not drained holds up the whole connection, so each has a task that does nothing else; there are no transactions, so
+//! whoever writes several nodes writes `state` last, and looks afterwards whether the toolstack deleted the device meanwhile
 //! ([`Store::write_all`]).
 
 use std::{
@@ -12,7 +12,11 @@ use std::{
     io::{self, ErrorKind},
     path::Path,
     pin::pin,
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 use blkif_proto::{RecordError, keys};
@@ -23,14 +27,40 @@ use xenstore_rs::{AsyncWatch, AsyncXs, tokio::XsTokio};
 
 use super::socket;
 
-/// No answer for so long means that there is no server any more.
+/// Nothing from the server for so long, neither an answer nor an event, means that there is none any more. A call alone may
+/// take longer: guests can keep a server busy.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// `xenstore-rs` ends the connection over a longer message (path, NUL, value), and so would xenstored.
 const MESSAGE_MAX: usize = 4080;
 
 /// A connection; clones share it.
 #[derive(Clone, Debug)]
-pub struct Store(XsTokio);
+pub struct Store {
+    xs: XsTokio,
+    life: Arc<Life>,
+}
+
+/// When the server was last heard.
+#[derive(Debug)]
+struct Life {
+    start: Instant,
+    /// Milliseconds after `start`.
+    heard: AtomicU64,
+}
+
+impl Life {
+    fn heard(&self) {
+        self.heard.store(self.now(), Relaxed);
+    }
+
+    fn silence(&self) -> Duration {
+        Duration::from_millis(self.now().saturating_sub(self.heard.load(Relaxed)))
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
 
 /// A watch; ends when dropped.
 #[derive(Debug)]
@@ -45,12 +75,14 @@ impl Drop for Watch {
 impl Store {
     /// Connects to the xenstored behind `path`, or to this system's.
     pub async fn connect(path: Option<&Path>) -> io::Result<Self> {
-        socket::connect(path).await.map(Self)
+        let xs = socket::connect(path).await?;
+        let life = Life { start: Instant::now(), heard: AtomicU64::new(0) };
+        Ok(Self { xs, life: Arc::new(life) })
     }
 
     /// A node's value; `None` when there is no such node. A value that is no text reads as one that nothing accepts.
     pub async fn read(&self, path: &str) -> io::Result<Option<String>> {
-        match limited(self.0.read(path)).await {
+        match self.limited(self.xs.read(path)).await {
             Ok(value) => Ok(Some(value.into())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) if error.kind() == ErrorKind::InvalidData => Ok(Some('\u{FFFD}'.into())),
@@ -60,7 +92,7 @@ impl Store {
 
     /// The names of a node's children; none when there is no such node.
     pub async fn list(&self, path: &str) -> io::Result<Vec<String>> {
-        match limited(self.0.directory(path)).await {
+        match self.limited(self.xs.directory(path)).await {
             Ok(names) => {
                 Ok(names.into_iter().map(Into::into).filter(|name: &String| !name.is_empty()).collect())
             }
@@ -74,12 +106,12 @@ impl Store {
         if path.len() + 1 + value.len() > MESSAGE_MAX {
             return Err(io::Error::new(ErrorKind::InvalidInput, format!("{path}: value too long")));
         }
-        limited(self.0.write(path, value)).await
+        self.limited(self.xs.write(path, value)).await
     }
 
     /// Removes a node and all below it; a missing one is fine.
     pub async fn remove(&self, path: &str) -> io::Result<()> {
-        match limited(self.0.rm(path)).await {
+        match self.limited(self.xs.rm(path)).await {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -130,22 +162,31 @@ impl Store {
 
     /// Calls `event` with the path of every change at or below `path`, and once at first. It must not wait for anything.
     pub async fn watch(&self, path: &str, mut event: impl FnMut(&str) + Send + 'static) -> io::Result<Watch> {
-        let stream = limited(self.0.watch(path)).await?;
-        let name = path.to_owned();
+        let stream = self.limited(self.xs.watch(path)).await?;
+        let (name, life) = (path.to_owned(), Arc::clone(&self.life));
         Ok(Watch(tokio::spawn(async move {
             let mut stream = pin!(stream);
             while let Some(changed) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
+                life.heard();
                 event(&changed);
             }
             warn!(path = name, "XenStore ended a watch");
         })))
     }
-}
 
-async fn limited<T>(call: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    match timeout(PATIENCE, call).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::new(ErrorKind::TimedOut, "XenStore does not answer")),
+    /// Waits for a call as long as the server shows any sign of life.
+    async fn limited<T>(&self, call: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let mut call = pin!(call);
+        loop {
+            match timeout(PATIENCE, call.as_mut()).await {
+                Ok(result) => {
+                    self.life.heard();
+                    return result;
+                }
+                Err(_) if self.life.silence() < PATIENCE => {}
+                Err(_) => return Err(io::Error::new(ErrorKind::TimedOut, "XenStore does not answer")),
+            }
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Stage one: requests out of the rings, copied once and through the gate.
 
 use blkif_proto::{Op, PAGE_SIZE, Parsed, Request};
-use tracing::trace;
 use xen_platform::{BackWorld, Mapper};
 
 use super::{
@@ -60,8 +59,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
                     data.indirect = Some(indirect);
                 }
                 Err(error) => {
-                    trace!(%error, id = head.id, "request refused");
-                    data.fail(Failure::Refused(error.status()));
+                    data.fail(Failure::Refused(error));
                     self.finished.push(ticket);
                     continue;
                 }

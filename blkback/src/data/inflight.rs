@@ -4,9 +4,9 @@
 //! It owns the memory of its data, so nothing can be unmapped under the disk, and it owes an answer, so nothing can be
 //! dropped on the floor. Boxes are used again and again: see [`Pool`].
 
-use blkif_proto::{Head, Indirect, Request, Response, Segment, Status};
+use blkif_proto::{Head, Indirect, Request, RequestError, Response, Segment, Status};
 use nix::errno::Errno;
-use xen_platform::{DomId, Mapping};
+use xen_platform::{DomId, GrantError, Mapping};
 
 use super::{buffer::Buffer, cache::Lease};
 use crate::storage::{Action, DiskId, IoMemory, Op, Part};
@@ -92,15 +92,19 @@ pub struct InFlight<M> {
 }
 
 /// Why a request fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// It was refused at the gate, with this status.
-    Refused(Status),
+    /// It was refused at the gate.
+    #[error(transparent)]
+    Refused(#[from] RequestError),
     /// Its pages could not be reached.
-    Grant,
+    #[error(transparent)]
+    Grant(#[from] GrantError),
     /// There was no memory for it.
-    Memory,
+    #[error("no memory for {0} bytes")]
+    Memory(usize),
     /// The storage failed.
+    #[error("{}", .0.desc())]
     Storage(Errno),
 }
 

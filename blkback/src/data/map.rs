@@ -2,7 +2,6 @@
 //! before [`release`](Worker::release) differs by it.
 
 use blkif_proto::GrantRef;
-use tracing::trace;
 use xen_platform::{Access, BackWorld, CopyOp, GrantError, Mapper, Mapping, grant::CopyEnd};
 
 use super::{
@@ -21,7 +20,7 @@ pub(super) struct Scratch {
     copies: Vec<CopyOp<'static>>,
     /// Which ticket each copy is for.
     owners: Vec<usize>,
-    failed: Vec<usize>,
+    failed: Vec<(usize, GrantError)>,
 }
 
 /// What a batch of copies is for.
@@ -78,17 +77,14 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             if queue.reach == Reach::Copy {
                 copies = true;
                 if !data.buffer.reserve(indirect.descriptor_bytes()) {
-                    data.fail(Failure::Memory);
+                    data.fail(Failure::Memory(indirect.descriptor_bytes()));
                 }
                 continue;
             }
             let fetched = fetch(queue, &mut self.mapper, &mut self.scratch.descriptors, data);
             match fetched {
                 Ok(()) => parse_descriptors(queue, &self.scratch.descriptors, data),
-                Err(error) => {
-                    trace!(%error, "descriptor pages");
-                    data.fail(Failure::Grant);
-                }
+                Err(error) => data.fail(Failure::Grant(error)),
             }
         }
         if copies {
@@ -128,14 +124,10 @@ fn provide<W: BackWorld>(
     scratch: &mut Scratch,
     data: &mut InFlight<MappingOf<W>>,
 ) -> Result<(), Failure> {
-    let refused = |error: GrantError| {
-        trace!(%error, "data pages");
-        Failure::Grant
-    };
     match queue.reach {
         Reach::Copy => {
             if !data.buffer.reserve(data.bytes) {
-                return Err(Failure::Memory);
+                return Err(Failure::Memory(data.bytes));
             }
             data.place = Place::Buffer;
         }
@@ -143,12 +135,12 @@ fn provide<W: BackWorld>(
             let access = if data.op.reads_guest() { Access::Read } else { Access::ReadWrite };
             scratch.refs.clear();
             scratch.refs.extend(data.segments.iter().map(|segment| segment.gref));
-            mapper.map(queue.dom, &scratch.refs, access, &mut data.mapping).map_err(refused)?;
+            mapper.map(queue.dom, &scratch.refs, access, &mut data.mapping)?;
             data.place = Place::Mapped;
         }
         Reach::Persistent | Reach::DirectPersistent => {
             for segment in &data.segments {
-                let lease = queue.cache.lease(mapper, queue.dom, segment.gref).map_err(refused)?;
+                let lease = queue.cache.lease(mapper, queue.dom, segment.gref)?;
                 data.leases.push(lease);
             }
             if queue.reach == Reach::DirectPersistent {
@@ -156,7 +148,7 @@ fn provide<W: BackWorld>(
                 return Ok(());
             }
             if !data.buffer.reserve(data.bytes) {
-                return Err(Failure::Memory);
+                return Err(Failure::Memory(data.bytes));
             }
             data.place = Place::Buffer;
             if data.op.reads_guest() {
@@ -221,10 +213,7 @@ fn parse_descriptors<W: BackWorld>(queue: &Queue<W>, descriptors: &[u8], data: &
     let Some(indirect) = data.indirect.take() else { return };
     match indirect.with_descriptors(descriptors, &queue.limits) {
         Ok(request) => data.fill(&request),
-        Err(error) => {
-            trace!(%error, id = indirect.id, "request refused");
-            data.fail(Failure::Refused(error.status()));
-        }
+        Err(error) => data.fail(Failure::Refused(error)),
     }
 }
 
@@ -246,15 +235,14 @@ pub(super) fn copy<P: Mapper>(
         let batch = mapper.copy(&mut copies);
         for (copy, owner) in copies.iter().zip(&scratch.owners) {
             if let Err(error) = batch.and(copy.status) {
-                trace!(%error, "grant copy");
-                scratch.failed.push(*owner);
+                scratch.failed.push((*owner, error));
             }
         }
     }
     scratch.copies = emptied(copies);
-    for owner in &scratch.failed {
+    for (owner, error) in &scratch.failed {
         if let Some(ticket) = tickets.get_mut(*owner) {
-            ticket.data.fail(Failure::Grant);
+            ticket.data.fail(Failure::Grant(*error));
         }
     }
 }

@@ -13,6 +13,7 @@
 mod admit;
 pub mod buffer;
 pub mod cache;
+mod complaint;
 pub mod handle;
 pub mod inflight;
 mod map;

@@ -6,7 +6,7 @@ use blkif_proto::{Entry, GrantRef, Limits};
 use ringbuf::{BackRing, Corrupt, LayoutError, Mapped};
 use xen_platform::{BackWorld, DomId, EventChannels, EventError, GrantError, Mapper, Port};
 
-use super::{cache::GrantCache, inflight::Ticket};
+use super::{cache::GrantCache, complaint::Complaints, inflight::Ticket};
 use crate::{
     config::Strategy,
     stats::QueueStats,
@@ -161,6 +161,7 @@ pub(super) struct Queue<W: BackWorld> {
     /// Answers were written and not published.
     pub(super) unpublished: bool,
     pub(super) stats: Arc<QueueStats>,
+    pub(super) complaints: Complaints,
     pub(super) port: Port,
     // Dropped in this order: what guests granted last is let go of first.
     pub(super) cache: GrantCache<MappingOf<W>>,
@@ -199,6 +200,7 @@ impl<W: BackWorld> Queue<W> {
             masked: false,
             unpublished: false,
             stats: spec.stats,
+            complaints: Complaints::default(),
             port,
             cache: GrantCache::new(if reach.keeps_pages() { spec.cache_pages } else { 0 }),
             ring,

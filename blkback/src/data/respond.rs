@@ -30,6 +30,9 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             if queue.ring.respond(&response.emit(), entries).is_err() {
                 error!(id = response.id, "more answers than requests");
             }
+            if let Err(failure) = data.outcome {
+                queue.complaints.tell(&queue.image, response.id, data, failure);
+            }
             match (status, data.op) {
                 (Status::OKAY, Op::Read) => queue.stats.bytes_read.add(data.bytes as u64),
                 (Status::OKAY, _) => queue.stats.bytes_written.add(data.bytes as u64),
@@ -80,13 +83,13 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
 pub(super) fn status_of(op: Op, outcome: Result<(), Failure>) -> Status {
     match outcome {
         Ok(()) => Status::OKAY,
-        Err(Failure::Refused(status)) => status,
+        Err(Failure::Refused(error)) => error.status(),
         // Guests stop discarding then; for anything else "not supported" would make them stop using what works.
         Err(Failure::Storage(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::ENOSYS))
             if matches!(op, Op::Discard { .. }) =>
         {
             Status::NOT_SUPPORTED
         }
-        Err(Failure::Storage(_) | Failure::Grant | Failure::Memory) => Status::ERROR,
+        Err(Failure::Storage(_) | Failure::Grant(_) | Failure::Memory(_)) => Status::ERROR,
     }
 }

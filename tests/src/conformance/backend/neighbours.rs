@@ -142,12 +142,12 @@ fn watch_flood(rig: &mut Rig) -> Result<()> {
     let mut bystander = rig.bystander()?;
     let mut guest = rig.guest()?;
     let mut connection = guest.connect(&Wish::default())?;
-    for round in 0..100 {
-        for _ in 0..20 {
+    for round in 0..250 {
+        for _ in 0..40 {
             guest.set_state(State::Connected)?;
             guest.write("noise", "x")?;
         }
-        if round % 10 == 0 {
+        if round % 25 == 0 {
             bystander.check()?;
             connection.works()?;
         }
