@@ -47,3 +47,19 @@ fn a_destroyed_guest_leaves_no_device() {
     }
     world.stop().unwrap();
 }
+
+/// Both ends say what they wanted or offered, and what it came down to.
+#[test]
+fn what_is_reduced_is_told() {
+    let mut world = world();
+    let vbd = world.guest_with_disk(&Disk::new("null:1M")).unwrap();
+    let output = world.blkfront(&vbd).args(["--ring-pages", "2", "info"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let frontend = String::from_utf8(output.stderr).unwrap();
+    assert!(frontend.contains("feature-persistent: wanted 1, offered 0, using 0"), "{frontend}");
+    let backend = world.backend_words();
+    for told in [r#"key="max-ring-pages" offered=16 used=2"#, r#"key="max-requests" offered=512 used=64"#] {
+        assert!(backend.contains(told), "{backend}");
+    }
+    world.stop().unwrap();
+}
