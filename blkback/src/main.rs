@@ -1,15 +1,19 @@
 //! The daemon: joins a world, and runs [`blkback::daemon`] in it until it is told to stop.
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
-use blkback::{config::Strategy, daemon, storage::Engine};
+use anyhow::{Context as _, Result};
+use blkback::{
+    config::{Config, Strategy},
+    daemon,
+    storage::Engine,
+};
 use clap::Parser as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc::{UnboundedSender, unbounded_channel},
 };
-use xen_platform::{DomId, sim};
+use xen_platform::{BackWorld, DomId, linux, sim};
 
 mod cli;
 
@@ -30,16 +34,19 @@ fn run(arguments: &cli::Arguments) -> Result<()> {
     }
     arguments.start_log()?;
     if arguments.xen == "linux" {
-        bail!(
-            "--xen linux: this version does not open /dev/xen/gntdev and /dev/xen/evtchn; it serves sim:DIR only"
-        );
+        config.daemon.strategy.get_or_insert(Strategy::Copy);
+        return serve(linux::World::for_backend()?, None, config);
     }
     let dir = sim::parse_spec(&arguments.xen)?;
     config.daemon.strategy.get_or_insert(Strategy::Direct);
     config.daemon.poll_us.get_or_insert(50);
     let world =
         sim::World::connect(dir, DomId(config.daemon.domain)).context("cannot join the simulated world")?;
-    let store = sim::xenstored_socket(dir);
+    serve(world, Some(&sim::xenstored_socket(dir)), config)
+}
+
+/// Runs the daemon in `world` until a signal ends it.
+fn serve(world: impl BackWorld, store: Option<&Path>, config: Config) -> Result<()> {
     // Images are opened on threads of their own, which do not stay.
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime
@@ -51,7 +58,7 @@ fn run(arguments: &cli::Arguments) -> Result<()> {
         let (measure, measures) = unbounded_channel();
         tokio::spawn(forward_hangups(measure));
         let shutdown = asked_to_stop()?;
-        Ok(daemon::run_with(world, Some(&store), config, Engine::new, measures, shutdown).await?)
+        Ok(daemon::run_with(world, store, config, Engine::new, measures, shutdown).await?)
     })
 }
 

@@ -65,7 +65,7 @@ fn daemon_with_little_room(dir: &Path, blkback: &Path) -> PathBuf {
 }
 
 fn pattern(at: u64) -> Vec<u8> {
-    (0..MIB).map(|byte| (byte * 7 + at * 13 + 1) as u8).collect()
+    (0..MIB).map(|byte| (byte * 7 + at * 13 + 1).to_le_bytes()[0]).collect()
 }
 
 /// Writes one MiB at `at` MiB, durably.

@@ -1,7 +1,8 @@
 //! What `blkif-proto` makes of bytes, against what C compilers make of Xen's public headers.
 //!
 //! `src/golden/*.c` are compiled with `gcc -m64` and `gcc -m32` and run; they print layouts and example messages, which are
-//! compared with ours, both ways. `arm-abi` has the 64-bit layout. Debian packages: gcc, gcc-multilib, libxen-dev.
+//! compared with ours, both ways. `arm-abi` has the 64-bit layout. The ioctls of `xen-platform` are compared with the kernel's
+//! headers likewise. Debian packages: gcc, gcc-multilib, libxen-dev, linux-libc-dev.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
@@ -50,6 +51,18 @@ fn every_line_of_the_c_layout_is_compared() {
             assert!(ours.iter().any(|ours| ours == name), "{name} is not compared");
         }
     }
+}
+
+#[test]
+fn ioctls_are_those_of_the_kernels_headers() {
+    let output = compile_and_run("uapi", "-m64");
+    let theirs: Vec<&str> = output.lines().collect();
+    let ours: Vec<String> =
+        xen_platform::linux::layout().iter().map(|(name, value)| format!("{name} {value}")).collect();
+    for line in &ours {
+        assert!(theirs.contains(&line.as_str()), "ours: {line}; theirs: {theirs:#?}");
+    }
+    assert_eq!(ours.len(), theirs.len(), "every line of uapi.c is compared");
 }
 
 #[test]

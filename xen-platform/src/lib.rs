@@ -7,12 +7,13 @@
 //! |---|---|---|
 //! | [`fake`] | `fake` | a deterministic model of Xen inside one process, with seeded faults |
 //! | [`sim`] | `sim` | the same model behind a Unix socket, for several real processes |
+//! | [`linux`] | `linux` | real Xen, by way of `/dev/xen/*` |
 //!
 //! ```text
 //!   blkfront ──▶ Lender   EventChannels   Store   Clock
 //!   blkback  ──▶ Mapper   EventChannels   (xenstore-rs)
 //!                  │            │           │
-//!                fake         sim         (linux, bare: real Xen)
+//!             fake, sim     fake, sim     linux             (bare: to come)
 //! ```
 //!
 //! The seams are `no_std` (with `alloc`); with default features off nothing else is built.
@@ -27,11 +28,15 @@ pub mod event_queue;
 pub mod fake;
 pub mod grant;
 pub mod ids;
+#[cfg(feature = "linux")]
+pub mod linux;
 pub mod page;
 pub mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;
+#[cfg(any(feature = "sim", feature = "linux"))]
+pub mod store_client;
 pub mod wire;
 
 pub use clock::Clock;
@@ -40,6 +45,8 @@ pub use grant::{Access, CopyOp, GrantError, Lender, Mapper, Mapping};
 pub use ids::{DomId, Port};
 pub use page::{PAGE_SIZE, Pages, SharedMem};
 pub use store::{Change, Store, StoreError, WatchEvent};
+#[cfg(any(feature = "sim", feature = "linux"))]
+pub use store_client::StoreClient;
 
 /// Everything a frontend needs of one world: the three seams bundled, so that a driver has one type parameter.
 ///

@@ -5,8 +5,8 @@
 //!                                             range and copy: push, pull ─▶ pipe ─▶ blkfront::Queue
 //! ```
 //!
-//! Every command gets a connected [`connect::Disk`] and leaves closing it to [`connect::with_disk`]. Limits: one disk per
-//! process; the world `linux` (real Xen) is not built yet.
+//! Every command gets a connected [`connect::Disk`] and leaves closing it to [`connect::with_disk`]. Limit: one disk per
+//! process.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -35,12 +35,11 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
-use xen_platform::{DomId, sim};
+use xen_platform::{DomId, linux, sim};
 
 use crate::{
-    cli::{Cli, Command, Xen},
+    cli::{Cli, Command, Connection, Xen},
     connect::{World, with_disk},
-    exit::Usage,
     signal::Stop,
 };
 
@@ -62,16 +61,23 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match &cli.connection.xen {
         Xen::Sim(directory) => {
             let world = sim::World::connect(directory, DomId(cli.connection.domain))?;
-            in_world(world, &cli, stop)
+            in_world(world, &cli.connection, &cli.command, stop)
         }
         Xen::Linux => {
-            Err(Usage("this version cannot use the Xen that Linux runs on; use --xen sim:DIR".into()).into())
+            let world = linux::World::for_frontend()?;
+            let domain = linux::World::own_domain().context("finding our own domain's number")?.0;
+            in_world(world, &Connection { domain, ..cli.connection }, &cli.command, stop)
         }
     }
 }
 
-fn in_world<W: World>(world: W, cli: &Cli, stop: Stop) -> anyhow::Result<()> {
-    with_disk(world, &cli.connection, 1, stop, |disk| match &cli.command {
+fn in_world<W: World>(
+    world: W,
+    connection: &Connection,
+    command: &Command,
+    stop: Stop,
+) -> anyhow::Result<()> {
+    with_disk(world, connection, 1, stop, |disk| match command {
         Command::Info(args) => info::run(args, disk),
         Command::Read(args) => range::read(args, disk),
         Command::Write(args) => range::write(args, disk),

@@ -17,8 +17,8 @@ use blkif_proto::{
 use clap::Parser as _;
 use tempfile::TempDir;
 use xen_platform::{
-    DomId,
-    sim::{Broker, StoreClient, Toolstack, World, xenstored_socket},
+    DomId, StoreClient,
+    sim::{Broker, Toolstack, World, xenstored_socket},
     wire::{Permission, Rights},
 };
 
@@ -102,7 +102,7 @@ impl Bed {
         let words =
             ["blkfront", "--xen", &xen, "--domain", &domain].into_iter().chain(arguments.iter().copied());
         let cli = Cli::try_parse_from(words)?;
-        in_world(World::connect(&world, self.guest)?, &cli, stop)
+        in_world(World::connect(&world, self.guest)?, &cli.connection, &cli.command, stop)
     }
 
     /// A path in the bed's own directory.

@@ -11,7 +11,7 @@ use blkif_proto::{
     xenbus::State,
 };
 use xen_platform::{
-    DomId, Store as _, StoreError,
+    DomId, Store as _, StoreClient, StoreError,
     session::{Transaction, Transport},
     sim,
     wire::{Permission, Rights},
@@ -135,19 +135,19 @@ impl Vbd {
 #[derive(Debug)]
 pub struct Toolstack {
     machine: sim::Toolstack,
-    store: sim::StoreClient,
+    store: StoreClient,
 }
 
 impl Toolstack {
     /// Joins the world in `dir`.
     pub fn connect(dir: &Path) -> Result<Self> {
-        let mut store = sim::StoreClient::connect(sim::xenstored_socket(dir))?;
+        let mut store = StoreClient::connect(sim::xenstored_socket(dir))?;
         store.transact(|t| t.write("/local/domain/0/domid", "0"))?;
         Ok(Self { machine: sim::Toolstack::connect(dir)?, store })
     }
 
     /// The toolstack's connection to XenStore, as domain 0.
-    pub fn store(&mut self) -> &mut sim::StoreClient {
+    pub fn store(&mut self) -> &mut StoreClient {
         &mut self.store
     }
 

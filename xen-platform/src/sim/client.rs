@@ -10,12 +10,13 @@ use std::{
 use nix::errno::Errno;
 
 use super::{
-    Events, SimClock, SimError, StoreClient, broker_socket,
+    Events, SimError, broker_socket,
     message::{Answer, Ask, Refusal, VERSION},
     packet, xenstored_socket,
 };
 use crate::{
-    BackWorld, DomId, EventError, FrontWorld, GrantError, StoreError,
+    BackWorld, DomId, EventError, FrontWorld, GrantError, StoreClient, StoreError,
+    clock::SystemClock,
     fake::{Guest, Hypervisor, Lender, Mapper, Run},
 };
 
@@ -24,7 +25,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct World {
     connection: Arc<Connection>,
-    clock: SimClock,
+    clock: SystemClock,
 }
 
 /// One process's connection to the broker.
@@ -45,7 +46,7 @@ type Reply = (Answer, Vec<OwnedFd>);
 impl World {
     /// Joins the world in `dir` as a process of domain `dom`. Errors: what is missing there; [`SimError::Version`].
     pub fn connect(dir: impl AsRef<Path>, dom: DomId) -> Result<Self, SimError> {
-        Ok(Self { connection: Arc::new(Connection::new(dir.as_ref(), dom)?), clock: SimClock::new() })
+        Ok(Self { connection: Arc::new(Connection::new(dir.as_ref(), dom)?), clock: SystemClock::default() })
     }
 
     /// The domain this process is in.
@@ -160,7 +161,7 @@ impl FrontWorld for World {
     type Lender = Lender;
     type Events = Events;
     type Store = StoreClient;
-    type Clock = SimClock;
+    type Clock = SystemClock;
 
     fn lender(&self, to: DomId) -> Result<Lender, GrantError> {
         Lender::new(self.connection.clone(), to)
@@ -174,7 +175,7 @@ impl FrontWorld for World {
         StoreClient::connect_as(xenstored_socket(&self.connection.dir), self.connection.dom)
     }
 
-    fn clock(&self) -> SimClock {
+    fn clock(&self) -> SystemClock {
         self.clock
     }
 }

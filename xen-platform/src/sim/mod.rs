@@ -17,22 +17,18 @@
 
 mod broker;
 mod client;
-mod clock;
 mod error;
 mod events;
 mod message;
 mod packet;
 mod spec;
-pub mod store_client;
 mod toolstack;
 pub mod xenstored;
 
 pub use broker::Broker;
 pub use client::World;
-pub use clock::SimClock;
 pub use error::SimError;
 pub use events::Events;
 pub use spec::{broker_socket, parse_spec, xenstored_socket};
-pub use store_client::StoreClient;
 pub use toolstack::Toolstack;
 pub use xenstored::Xenstored;

@@ -17,7 +17,7 @@ use blkif_proto::{
 use ringbuf::{BackRing, Mapped};
 use xen_platform::{
     Access, BackWorld as _, DomId, EventChannels as _, Mapper as _, Mapping as _, Port, Store as _,
-    sim::{StoreClient, World},
+    StoreClient, sim::World,
 };
 
 use super::{Medium, backend_path, frontend_path};

@@ -22,7 +22,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use blkif_proto::{Abi, keys, xenbus::State};
-use xen_platform::{Change, FrontWorld as _, Store as _, StoreError, sim};
+use xen_platform::{Change, FrontWorld as _, Store as _, StoreClient, StoreError, sim};
 
 pub use connection::{BackQueue, Connection, Mapping};
 pub use job::{Job, Outcome, Range, Work, on_disk, written};
@@ -41,7 +41,7 @@ pub struct Backend {
     subject: Option<Subject>,
     held: bool,
     /// Domain 0's connection to XenStore.
-    pub store: sim::StoreClient,
+    pub store: StoreClient,
     dom0: sim::World,
     /// The simulated Xen. No daemon runs in it.
     pub xen: World,

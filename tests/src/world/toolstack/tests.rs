@@ -1,4 +1,7 @@
-use xen_platform::sim::{Broker, StoreClient, xenstored_socket};
+use xen_platform::{
+    StoreClient,
+    sim::{Broker, xenstored_socket},
+};
 
 use super::*;
 

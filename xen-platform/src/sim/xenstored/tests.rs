@@ -11,8 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Change, DomId, Store,
-    sim::StoreClient,
+    Change, DomId, Store, StoreClient,
     wire::{self, Decoder, Kind, Message},
 };
 

@@ -1,10 +1,12 @@
-//! A client of a xenstored socket, the simulator's or the real one.
+//! A client of xenstored: over its socket, the simulator's or the real one, or over the device through which a guest's kernel
+//! reaches it.
 
 use core::time::Duration;
 use std::{
+    fs::File,
     io::{self, ErrorKind, Read, Write},
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
     path::Path,
@@ -23,13 +25,14 @@ use crate::{
     wire::{Decoder, Kind, Message},
 };
 
-/// A [`Store`](crate::Store) over xenstored's socket. Its descriptor becomes readable when an event may have arrived.
-pub type StoreClient = Session<Socket>;
+/// A [`Store`](crate::Store) over a stream of xenstored's messages. Its descriptor becomes readable when an event may have arrived.
+pub type StoreClient = Session<Stream>;
 
-/// Carries messages over a Unix stream socket.
+/// Carries messages over a descriptor to be read, written and polled: a Unix socket, or `/dev/xen/xenbus`, which takes exactly
+/// one message a write.
 #[derive(Debug)]
-pub struct Socket {
-    stream: UnixStream,
+pub struct Stream {
+    stream: File,
     decoder: Decoder,
     events: EventQueue,
     lost: bool,
@@ -40,7 +43,7 @@ impl StoreClient {
     pub fn connect(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
         match UnixStream::connect(path) {
-            Ok(stream) => Ok(Self::over(stream)),
+            Ok(stream) => Ok(Self::over(OwnedFd::from(stream))),
             Err(error) => Err(StoreError::Other(format!("cannot connect to {}: {error}", path.display()))),
         }
     }
@@ -53,10 +56,10 @@ impl StoreClient {
         Ok(client)
     }
 
-    /// A client over a connected socket.
-    pub fn over(stream: UnixStream) -> Self {
-        Session::new(Socket {
-            stream,
+    /// A client over a connected socket or an open device.
+    pub fn over(stream: impl Into<OwnedFd>) -> Self {
+        Session::new(Stream {
+            stream: File::from(stream.into()),
             decoder: Decoder::default(),
             events: EventQueue::default(),
             lost: false,
@@ -70,12 +73,12 @@ impl AsFd for StoreClient {
     }
 }
 
-impl Transport for Socket {
+impl Transport for Stream {
     fn call(&mut self, request: Message) -> Result<Message, StoreError> {
         let mut bytes = Vec::new();
         request.encode(&mut bytes);
         // One request at a time is far less than the socket holds: a server that waits for us to read cannot block this.
-        self.io(|socket| socket.stream.write_all(&bytes))?;
+        self.io(|this| this.stream.write_all(&bytes))?;
         loop {
             if let Some(reply) = self.next_reply()? {
                 return Ok(reply);
@@ -117,7 +120,7 @@ impl Transport for Socket {
     }
 }
 
-impl Socket {
+impl Stream {
     /// The next reply among what has arrived; events on the way are queued.
     fn next_reply(&mut self) -> Result<Option<Message>, StoreError> {
         loop {
@@ -147,7 +150,7 @@ impl Socket {
     /// Reads what is there; blocks until there is something.
     fn receive(&mut self) -> Result<(), StoreError> {
         let mut chunk = [0; 8192];
-        let count = self.io(|socket| match socket.stream.read(&mut chunk) {
+        let count = self.io(|this| match this.stream.read(&mut chunk) {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(0),
             outcome => outcome,
@@ -196,4 +199,5 @@ impl Socket {
 }
 
 #[cfg(test)]
+#[cfg(feature = "sim")]
 mod tests;

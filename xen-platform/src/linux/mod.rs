@@ -1,0 +1,143 @@
+//! Real Xen, by way of Linux: one file for each device node.
+//!
+//! | file | node | what it gives |
+//! |---|---|---|
+//! | `gntdev` | `/dev/xen/gntdev` | [`Mapper`]: pages of other domains, mapped and copied |
+//! | `gntalloc` | `/dev/xen/gntalloc` | [`Lender`]: pages for another domain |
+//! | `evtchn` | `/dev/xen/evtchn` | [`Events`]: event channels |
+//! | `xenbus` | xenstored's socket, else `/dev/xen/xenbus` | [`StoreClient`] |
+//!
+//! `uapi` has the numbers and layouts of the ioctls, `span` the memory that a node gives out. A backend runs in domain 0 or a
+//! driver domain, a frontend in any guest.
+
+mod evtchn;
+mod gntalloc;
+mod gntdev;
+mod span;
+mod uapi;
+mod xenbus;
+
+use std::{fs::File, io, os::fd::OwnedFd, os::unix::fs::OpenOptionsExt as _, path::Path};
+
+use nix::{errno::Errno, libc};
+
+pub use evtchn::Events;
+pub use gntalloc::Lender;
+pub use gntdev::{Mapper, Mapping, RingPages};
+pub use uapi::{OnUnmap, layout};
+
+use crate::{
+    BackWorld, DomId, EventError, FrontWorld, GrantError, StoreClient, StoreError, clock::SystemClock,
+};
+
+/// The Xen that this Linux runs on.
+#[derive(Clone, Debug)]
+pub struct World {
+    clock: SystemClock,
+}
+
+/// Why this Xen cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Linux does not run on Xen, or has no drivers for it.
+    #[error("this system does not run on Xen: there is no /dev/xen")]
+    NoXen,
+    /// A device node cannot be opened.
+    #[error("cannot open {node}: {source}{}", hint(source, module))]
+    Node {
+        /// Its path.
+        node: &'static str,
+        /// The kernel module that makes it.
+        module: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn hint(error: &io::Error, module: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(" (is the kernel module {module} loaded?)"),
+        io::ErrorKind::PermissionDenied => " (this takes root)".into(),
+        _ => String::new(),
+    }
+}
+
+impl World {
+    /// For a backend. Errors: one of the nodes that it needs cannot be opened.
+    pub fn for_backend() -> Result<Self, OpenError> {
+        Self::with(&[gntdev::NODE, evtchn::NODE])
+    }
+
+    /// For a frontend. Errors: as [`for_backend`](Self::for_backend).
+    pub fn for_frontend() -> Result<Self, OpenError> {
+        Self::with(&[gntalloc::NODE, evtchn::NODE])
+    }
+
+    fn with(nodes: &[Node]) -> Result<Self, OpenError> {
+        if !Path::new("/dev/xen").exists() {
+            return Err(OpenError::NoXen);
+        }
+        for &Node { path: node, module } in nodes {
+            open(node).map_err(|source| OpenError::Node { node, module, source })?;
+        }
+        Ok(Self { clock: SystemClock::default() })
+    }
+
+    /// The number of the domain we are in. Errors: XenStore cannot be asked.
+    pub fn own_domain() -> Result<DomId, StoreError> {
+        xenbus::own_domain()
+    }
+}
+
+impl BackWorld for World {
+    type Mapper = Mapper;
+    type Events = Events;
+
+    fn mapper(&self) -> Result<Mapper, GrantError> {
+        Mapper::open()
+    }
+
+    fn events(&self) -> Result<Events, EventError> {
+        Events::open()
+    }
+}
+
+impl FrontWorld for World {
+    type Lender = Lender;
+    type Events = Events;
+    type Store = StoreClient;
+    type Clock = SystemClock;
+
+    fn lender(&self, to: DomId) -> Result<Lender, GrantError> {
+        Lender::open(to)
+    }
+
+    fn events(&self) -> Result<Events, EventError> {
+        Events::open()
+    }
+
+    fn store(&self) -> Result<StoreClient, StoreError> {
+        xenbus::connect()
+    }
+
+    fn clock(&self) -> SystemClock {
+        self.clock
+    }
+}
+
+/// A device node.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    path: &'static str,
+    module: &'static str,
+}
+
+fn open(path: &str) -> io::Result<OwnedFd> {
+    let file = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    Ok(file.into())
+}
+
+/// A node that was there when the world was opened and is not now.
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}
