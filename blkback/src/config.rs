@@ -2,7 +2,8 @@
 //!
 //! ```toml
 //! [daemon]
-//! domain = 0                # our own domain
+//! domain = 0                # our own domain; absent: asked of Xen, 0 in the simulator
+//! run-dir = "/run/blkback"  # one daemon at a time holds the lock in it; on Xen only
 //! kinds = ["vbd"]           # directories below backend/ to serve
 //! workers = 0               # data-plane threads; 0: one per processor
 //! strategy = "copy"         # copy, persistent or direct
@@ -70,8 +71,10 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct DaemonConfig {
-    /// The domain it runs in.
-    pub domain: u16,
+    /// The domain it runs in; absent: by world, our own on Xen and 0 in the simulator.
+    pub domain: Option<u16>,
+    /// Where the daemon keeps what lasts as long as it does: on Xen, the lock that keeps a second daemon out.
+    pub run_dir: PathBuf,
     /// The directories below `backend/` it serves.
     pub kinds: Vec<String>,
     /// Data-plane threads; 0 means one per processor.
@@ -193,7 +196,8 @@ pub enum ConfigError {
 impl Default for DaemonConfig {
     fn default() -> Self {
         Self {
-            domain: 0,
+            domain: None,
+            run_dir: "/run/blkback".into(),
             kinds: vec!["vbd".into()],
             workers: 0,
             strategy: None,
@@ -291,8 +295,8 @@ impl Config {
         if let Some(kind) = self.daemon.kinds.iter().find(|kind| !is_name(kind)) {
             return bad("daemon.kinds", format!("{kind:?} is no name of a XenStore directory"));
         }
-        if self.daemon.domain >= 0x7FF0 {
-            return bad("daemon.domain", format!("{} is no domain", self.daemon.domain));
+        if let Some(domain) = self.daemon.domain.filter(|domain| *domain >= 0x7FF0) {
+            return bad("daemon.domain", format!("{domain} is no domain"));
         }
         let disks = self.disks.iter().map(|(name, disk)| (format!("disks.{name:?}"), disk));
         for (table, disk) in disks.chain([("disk".to_owned(), &self.disk)]) {

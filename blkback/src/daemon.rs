@@ -71,7 +71,7 @@ where
         .map_err(DaemonError::Workers)?;
     let context = Arc::new(Context {
         store,
-        base: format!("/local/domain/{}/backend", config.daemon.domain),
+        base: format!("/local/domain/{}/backend", config.daemon.domain.unwrap_or(0)),
         config,
         workers: Arc::new(workers),
         start: Instant::now(),

@@ -21,5 +21,6 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod data;
+pub mod run_dir;
 pub mod stats;
 pub mod storage;

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use blkback::{
     config::{Config, Strategy},
     daemon,
+    run_dir::RunDir,
     storage::Engine,
 };
 use clap::Parser as _;
@@ -34,14 +35,20 @@ fn run(arguments: &cli::Arguments) -> Result<()> {
     }
     arguments.start_log()?;
     if arguments.xen == "linux" {
+        let world = linux::World::for_backend()?;
+        let _alone = RunDir::claim(&config.daemon.run_dir)?;
         config.daemon.strategy.get_or_insert(Strategy::Copy);
-        return serve(linux::World::for_backend()?, None, config);
+        if config.daemon.domain.is_none() {
+            let own = linux::World::own_domain().context("cannot find our own domain's number")?;
+            config.daemon.domain = Some(own.0);
+        }
+        return serve(world, None, config);
     }
     let dir = sim::parse_spec(&arguments.xen)?;
     config.daemon.strategy.get_or_insert(Strategy::Direct);
     config.daemon.poll_us.get_or_insert(50);
-    let world =
-        sim::World::connect(dir, DomId(config.daemon.domain)).context("cannot join the simulated world")?;
+    let world = sim::World::connect(dir, DomId(config.daemon.domain.unwrap_or(0)))
+        .context("cannot join the simulated world")?;
     serve(world, Some(&sim::xenstored_socket(dir)), config)
 }
 

@@ -12,6 +12,7 @@
 
 use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
 
+use sd_notify::NotifyState;
 use tokio::{
     sync::mpsc::UnboundedReceiver,
     task::JoinSet,
@@ -49,6 +50,13 @@ pub enum ControlError {
     Worker(String),
 }
 
+/// For units of type `notify`; without systemd there is nobody to tell.
+fn tell_systemd(state: NotifyState) {
+    if let Err(error) = sd_notify::notify(false, &[state]) {
+        warn!(%error, "cannot tell systemd");
+    }
+}
+
 struct Control {
     context: Arc<Context>,
     devices: HashMap<DeviceId, DeviceHandle>,
@@ -76,6 +84,7 @@ pub async fn run(
     let mut resize_check =
         interval(Duration::from_secs(if resize == 0 { u64::from(u32::MAX) } else { resize }));
     info!(kinds = ?context.config.daemon.kinds, base = context.base, "ready");
+    tell_systemd(NotifyState::Ready);
     loop {
         tokio::select! {
             (devices, all) = changes.take() => {
@@ -162,6 +171,7 @@ impl Control {
     /// Lets every guest close, and waits for all of them, but not for ever.
     async fn shut_down(mut self) -> Result<(), ControlError> {
         info!(devices = self.devices.len(), "shutting down");
+        tell_systemd(NotifyState::Stopping);
         self.tell_all(|| Message::Shutdown);
         let patience = Duration::from_secs(self.context.config.daemon.shutdown_s + 5);
         let all = async {
