@@ -138,3 +138,6 @@ fn of_port(errno: Errno, port: Port) -> EventError {
 fn system(errno: Errno) -> EventError {
     EventError::System(errno as i32)
 }
+
+#[cfg(test)]
+mod tests;

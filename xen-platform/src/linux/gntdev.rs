@@ -204,3 +204,6 @@ fn system(errno: Errno) -> GrantError {
         errno => GrantError::System(errno as i32),
     }
 }
+
+#[cfg(test)]
+mod tests;
