@@ -1,0 +1,21 @@
+# The daemon.
+
+# start_daemon [ARGUMENT...]: and wait until it serves
+start_daemon() {
+    fails test -e /sys/module/xen_blkback
+    blkback "$@" 2>>/out/blkback.log &
+    daemon=$!
+    within 10 daemon_is_ready
+}
+
+daemon_is_ready() { kill -0 "$daemon" && grep -q ' ready ' /out/blkback.log; }
+
+stop_daemon() {
+    kill "$daemon"
+    wait "$daemon"
+}
+
+# How many file descriptors, threads and mappings of grants the daemon has; with no guest, those of an idle one.
+daemon_footprint() {
+    echo "$(ls "/proc/$daemon/fd" | wc -l) descriptors, $(grep -c gntdev "/proc/$daemon/maps" || true) mappings"
+}

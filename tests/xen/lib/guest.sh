@@ -1,0 +1,71 @@
+# Guests. Each runs /init of the guest image, which does what it is told over the console.
+
+CONSOLES=/var/log/xen/console
+
+# create NAME [pv|pvh] [vcpus=N] [memory=MB] [disk=SPEC]... [cmdline=WORDS]
+create() {
+    local name=$1 type=pv vcpus=1 memory=256 disks=() cmdline='' word
+    for word in "${@:2}"; do
+        case $word in
+        pv | pvh) type=$word ;;
+        vcpus=*) vcpus=${word#*=} ;;
+        memory=*) memory=${word#*=} ;;
+        disk=*) disks+=("'${word#*=}'") ;;
+        cmdline=*) cmdline=${word#*=} ;;
+        *) echo "create: what is $word?" && return 2 ;;
+        esac
+    done
+    [ -e /bed/ramdisk ] || cat /bed/guest.cpio /bed/pair.cpio >/bed/ramdisk
+    # Without tsc_mode a PVH guest hangs under emulation: Xen trips over rdtscp.
+    cat >"/root/$name.cfg" <<END
+name = "$name"
+type = "$type"
+vcpus = $vcpus
+memory = $memory
+kernel = "/bed/vmlinux"
+ramdisk = "/bed/ramdisk"
+extra = "console=hvc0 quiet loglevel=4 panic=1 $cmdline"
+disk = [ $(IFS=,; echo "${disks[*]}") ]
+on_crash = "destroy"
+tsc_mode = "native"
+END
+    rm -f "$CONSOLES/guest-$name.log"
+    xl create "/root/$name.cfg"
+    within 60 answer_of "$name" 0
+    equal "$name's start" "$(answer_of "$name" 0)" 0
+}
+
+# run [-t SECONDS] NAME COMMAND: runs it in the guest, prints what it prints, returns its status, 124 if it takes too long
+run() {
+    local limit=60 OPTIND=1
+    if [ "$1" = -t ]; then
+        limit=$2
+        shift 2
+    fi
+    # Any number that was not used before.
+    local name=$1 number=${EPOCHREALTIME/./}
+    echo "$number $(base64 -w0 <<<"$2")" >"$(console_of "$name")"
+    within "$limit" answer_of "$name" "$number" >/dev/null || return 124
+    output_of "$name" "$number"
+    return "$(answer_of "$name" "$number")"
+}
+
+# The status of a command, once it is over.
+answer_of() { tr -d '\r' <"$CONSOLES/guest-$1.log" | sed -nE "s/^@@ $2 ([0-9]+)$/\1/p" | grep .; }
+
+# What came between the ends of the command before and of this one.
+output_of() {
+    tr -d '\r' <"$CONSOLES/guest-$1.log" |
+        awk -v number="$2" '/^@@ / { if ($2 == number) { printf "%s", output; exit } output = ""; next } { output = output $0 "\n" }' |
+        sed '$ { /^$/d }'
+}
+
+console_of() { xenstore-read "/local/domain/$(xl domid "$1")/console/tty"; }
+
+# Tells the guest's kernel to power off, and waits until nothing of it is left.
+shut_down() {
+    xl shutdown "$1"
+    within 30 is_gone "$1"
+}
+
+is_gone() { ! xl domid "$1"; }

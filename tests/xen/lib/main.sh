@@ -1,0 +1,37 @@
+# Runs the scenario in dom0: any command that fails ends it, and the logs are kept whatever happens.
+set -eEuo pipefail
+shopt -s inherit_errexit
+. /bed/env
+for part in assert disk daemon guest frontend; do . "/bed/lib/$part.sh"; done
+
+# Says which line of the scenario failed, through the helpers that it called.
+explain() {
+    local status=$1 command=$2 depth
+    [ "$BASHPID" = $$ ] || return 0
+    echo "FAILED with status $status: $command"
+    for ((depth = 1; depth < ${#BASH_SOURCE[@]} - 1; depth++)); do
+        echo "    at ${BASH_SOURCE[depth]#/bed/}:${BASH_LINENO[depth - 1]}"
+    done
+}
+
+keep_logs() {
+    local status=$?
+    trap - ERR
+    set +e
+    xl list
+    [ $status -eq 0 ] || { say 'the daemon last said:'; tail -n 20 /out/blkback.log; } 2>/dev/null
+    [ $status -eq 0 ] || tail -n 15 /var/log/xen/console/guest-*.log 2>/dev/null
+    cp /var/log/xen/console/*.log /var/log/xen/*.log /out/ 2>/dev/null
+    dmesg >/out/dom0-dmesg.log
+    xl dmesg >/out/xen-dmesg.log
+    xenstore-ls -fp >/out/xenstore.log 2>/dev/null
+    exit $status
+}
+
+say() { echo "--- $*"; }
+
+trap 'explain $? "$BASH_COMMAND"' ERR
+trap keep_logs EXIT
+trap 'echo "FAILED: took longer than $BED_LIMIT s"; exit 124' TERM
+. /bed/scenario.sh
+say "$BED_SCENARIO passed"
