@@ -21,6 +21,8 @@ keep_logs() {
     xl list
     [ $status -eq 0 ] || { say 'the daemon last said:'; tail -n 20 /out/blkback.log; } 2>/dev/null
     [ $status -eq 0 ] || tail -n 15 /var/log/xen/console/guest-*.log 2>/dev/null
+    # It writes to /out, which is to be left in order.
+    [ -z "${daemon:-}" ] || kill -KILL "$daemon" 2>/dev/null
     cp /var/log/xen/console/*.log /var/log/xen/*.log /out/ 2>/dev/null
     dmesg >/out/dom0-dmesg.log
     xl dmesg >/out/xen-dmesg.log
@@ -28,7 +30,7 @@ keep_logs() {
     exit $status
 }
 
-say() { echo "--- $*"; }
+say() { echo "--- $*" >&2; }
 
 trap 'explain $? "$BASH_COMMAND"' ERR
 trap keep_logs EXIT
