@@ -30,7 +30,8 @@ on_crash = "destroy"
 tsc_mode = "native"
 END
     rm -f "$CONSOLES/guest-$name.log"
-    xl create "/root/$name.cfg"
+    say "creating $name, $type"
+    xl create -q "/root/$name.cfg"
     within 60 answer_of "$name" 0
     equal "$name's start" "$(answer_of "$name" 0)" 0
 }
@@ -44,6 +45,7 @@ run() {
     fi
     # Any number that was not used before.
     local name=$1 number=${EPOCHREALTIME/./}
+    say "$name: $2"
     echo "$number $(base64 -w0 <<<"$2")" >"$(console_of "$name")"
     within "$limit" answer_of "$name" "$number" >/dev/null || return 124
     output_of "$name" "$number"
@@ -64,7 +66,8 @@ console_of() { xenstore-read "/local/domain/$(xl domid "$1")/console/tty"; }
 
 # Tells the guest's kernel to power off, and waits until nothing of it is left.
 shut_down() {
-    xl shutdown "$1"
+    say "shutting $1 down"
+    xl shutdown "$1" >/dev/null
     within 30 is_gone "$1"
 }
 
