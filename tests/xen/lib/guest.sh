@@ -32,7 +32,7 @@ END
     rm -f "$CONSOLES/guest-$name.log"
     say "creating $name, $type"
     xl create -q "/root/$name.cfg"
-    within 60 answer_of "$name" 0
+    within 120 answer_of "$name" 0
     equal "$name's start" "$(answer_of "$name" 0)" 0
 }
 

@@ -11,7 +11,7 @@ create one memory=384 disk="$(served_by_us /images/ext4.img xvda)" disk="$(serve
 check_file_system() {
     run one "$2 /dev/$1 && mkdir -p /mnt/$1 && mount /dev/$1 /mnt/$1"
     run one "dd if=/dev/urandom of=/mnt/$1/file bs=1M count=16 status=none && md5sum </mnt/$1/file >/tmp/sum && cp -r /usr /mnt/$1/"
-    run one "fsync /mnt/$1/file && rm -r /mnt/$1/usr && fstrim -v /mnt/$1 && umount /mnt/$1 && $3 /dev/$1"
+    run one "sync && rm -r /mnt/$1/usr && fstrim -v /mnt/$1 && umount /mnt/$1 && $3 /dev/$1"
     run one "mount /dev/$1 /mnt/$1 && md5sum </mnt/$1/file | cmp - /tmp/sum && umount /mnt/$1"
 }
 

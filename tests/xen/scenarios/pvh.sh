@@ -1,6 +1,5 @@
 # A PVH guest with two processors on a disk of ours.
-# limit: 120
-# dom0-cpus: 2
+# limit: 180
 
 make_image disk.img 32M
 sum=$(md5_of disk.img)
