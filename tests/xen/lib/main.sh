@@ -2,12 +2,13 @@
 set -eEuo pipefail
 shopt -s inherit_errexit
 . /bed/env
-for part in assert disk daemon guest frontend; do . "/bed/lib/$part.sh"; done
+for part in assert disk daemon guest frontend bench; do . "/bed/lib/$part.sh"; done
 
 # Says which line of the scenario failed, through the helpers that it called.
 explain() {
     local status=$1 command=$2 depth
     [ "$BASHPID" = $$ ] || return 0
+    exec >&3 2>&3
     echo "FAILED with status $status: $command"
     for ((depth = 1; depth < ${#BASH_SOURCE[@]} - 1; depth++)); do
         echo "    at ${BASH_SOURCE[depth]#/bed/}:${BASH_LINENO[depth - 1]}"
@@ -18,6 +19,7 @@ keep_logs() {
     local status=$?
     trap - ERR
     set +e
+    exec >&3 2>&3
     xl list
     [ $status -eq 0 ] || { say 'the daemon last said:'; tail -n 20 /out/blkback.log; } 2>/dev/null
     [ $status -eq 0 ] || tail -n 15 /var/log/xen/console/guest-*.log 2>/dev/null
@@ -32,8 +34,10 @@ keep_logs() {
 
 say() { echo "--- $*" >&2; }
 
+# What goes wrong is said on the console, whatever the failing helper's output was sent to.
+exec 3>&1
 trap 'explain $? "$BASH_COMMAND"' ERR
 trap keep_logs EXIT
-trap 'echo "FAILED: took longer than $BED_LIMIT s"; exit 124' TERM
+trap 'echo "FAILED: took longer than $BED_LIMIT s" >&3; exit 124' TERM
 . /bed/scenario.sh
 say "$BED_SCENARIO passed"
