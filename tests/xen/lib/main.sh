@@ -2,7 +2,7 @@
 set -eEuo pipefail
 shopt -s inherit_errexit
 . /bed/env
-for part in assert disk daemon guest frontend bench; do . "/bed/lib/$part.sh"; done
+for part in /bed/lib/*.sh; do [ "$part" = "$0" ] || . "$part"; done
 
 # Says which line of the scenario failed, through the helpers that it called.
 explain() {
