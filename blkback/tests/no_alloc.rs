@@ -127,7 +127,7 @@ fn io_uring_allocates_nothing() {
             while ops.len() < 32 {
                 match uring.reap() {
                     Some(op) => ops.push(op),
-                    None => uring.wait(None).unwrap(),
+                    None => _ = uring.wait(None).unwrap(),
                 }
             }
         });

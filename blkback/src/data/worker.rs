@@ -177,7 +177,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         let from = Instant::now();
         let timeout = (!self.trimmed).then_some(TRIM_AFTER);
         self.stats.sleeps.add(1);
-        self.storage.wait(timeout).map_err(|error| format!("storage: {error}"))?;
+        let woken = self.storage.wait(timeout).map_err(|error| format!("storage: {error}"))?;
         self.stats.storage_calls.set(self.storage.system_calls());
         let slept = from.elapsed();
         self.poll.slept(slept);
@@ -185,17 +185,24 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             self.pool.trim();
             self.trimmed = true;
         }
-        self.mailbox.quiet();
-        self.look_outside();
+        // The bell is silenced only where nothing else can have been the reason: each look costs a system call. An order
+        // may have come between.
+        if woken && !self.look_outside() {
+            self.mailbox.quiet();
+            self.look_outside();
+        }
         Ok(())
     }
 
-    /// Takes orders and events.
-    pub fn look_outside(&mut self) {
+    /// Takes orders and events. True when there were any.
+    pub fn look_outside(&mut self) -> bool {
+        let mut found = false;
         while let Ok(order) = self.mailbox.orders.try_recv() {
+            found = true;
             self.obey(order);
         }
         while let Some(port) = self.events.take_pending() {
+            found = true;
             // A port that was just closed may still have had an event.
             let Some(&index) = self.ports.get(&port) else { continue };
             if let Some(Some(queue)) = self.queues.get_mut(index) {
@@ -204,6 +211,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
                 self.activate(index);
             }
         }
+        found
     }
 
     fn obey(&mut self, order: Order) {

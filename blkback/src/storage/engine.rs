@@ -45,8 +45,8 @@ impl<T: IoMemory> Storage<T> for Engine<T> {
         self.null.reap().or_else(|| self.uring.reap())
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        if self.null.in_flight() > 0 { Ok(()) } else { self.uring.wait(timeout) }
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        if self.null.in_flight() > 0 { Ok(true) } else { self.uring.wait(timeout) }
     }
 
     fn wake_on(&mut self, fd: OwnedFd) {

@@ -154,7 +154,7 @@ impl<S: Storage<T>, T: IoMemory> Storage<T> for Fault<S, T> {
         self.late.pop_front().map(|(_, op)| op)
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         if self.late.is_empty() {
             return self.inner.wait(timeout);
         }

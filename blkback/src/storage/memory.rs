@@ -64,9 +64,9 @@ impl<T: IoMemory> Storage<T> for Memory<T> {
         self.done.pop_front()
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         if !self.done.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         self.waits += 1;
         self.wakers.wait(timeout)

@@ -129,8 +129,8 @@ pub trait Storage<T: IoMemory> {
     /// A finished operation. Never blocks and makes no system call.
     fn reap(&mut self) -> Option<Box<Op<T>>>;
     /// Blocks until an operation finished, a watched descriptor is readable or `timeout` has passed (`None`: for ever); may
-    /// return early. The worker's only blocking call.
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+    /// return early. The worker's only blocking call. True when a watched descriptor may be readable.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool>;
     /// Lets [`wait`](Self::wait) also return when `fd` is readable.
     fn wake_on(&mut self, fd: OwnedFd);
     /// Operations taken over and not yet given back.

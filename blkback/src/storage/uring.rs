@@ -236,6 +236,13 @@ impl<T: IoMemory> Uring<T> {
         self.ring.completion().next()
     }
 
+    /// Takes all completions in.
+    fn gather_completions(&mut self) {
+        while let Some(completion) = self.next_completion() {
+            self.complete(&completion);
+        }
+    }
+
     /// Takes a completion in.
     fn complete(&mut self, completion: &cqueue::Entry) {
         let data = completion.user_data();
@@ -360,15 +367,16 @@ impl<T: IoMemory> Storage<T> for Uring<T> {
         }
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         self.reap_discards();
-        if !self.done.is_empty() || !self.ring.completion().is_empty() {
-            return Ok(());
+        self.gather_completions();
+        if self.done.is_empty() {
+            self.arm_wakers();
+            self.enter(1, timeout)?;
+            self.gather_completions();
+            self.reap_discards();
         }
-        self.arm_wakers();
-        self.enter(1, timeout)?;
-        self.reap_discards();
-        Ok(())
+        Ok(self.wakers.iter().any(|waker| !waker.armed))
     }
 
     fn wake_on(&mut self, fd: OwnedFd) {
@@ -394,9 +402,7 @@ impl<T: IoMemory> Drop for Uring<T> {
                 self.slots.drain(..).for_each(|slot| _ = slot.parts.leak());
                 return;
             }
-            while let Some(completion) = self.next_completion() {
-                self.complete(&completion);
-            }
+            self.gather_completions();
         }
     }
 }

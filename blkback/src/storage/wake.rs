@@ -20,15 +20,16 @@ impl Wakers {
         self.0.push(fd);
     }
 
-    /// Blocks until one is readable or `timeout` has passed.
-    pub(super) fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
+    /// Blocks until one is readable or `timeout` has passed. True when one is.
+    pub(super) fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
         let mut fds: Vec<_> = self.0.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
         // Rounded up: a wait that is too short would spin.
         let timeout = timeout.map_or(PollTimeout::NONE, |t| {
             PollTimeout::try_from(t.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
         });
         match poll(&mut fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::EINTR) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

@@ -32,12 +32,14 @@ pub struct Events {
     bound: Vec<Port>,
     /// Read, masked, and not taken yet.
     pending: VecDeque<Port>,
+    /// The last read gave all there was: another would be in vain.
+    drained: bool,
 }
 
 impl Events {
     pub(super) fn open() -> Result<Self, EventError> {
         let node = super::open(NODE.path).map_err(|error| system(super::errno(&error)))?;
-        Ok(Self { node, bound: Vec::new(), pending: VecDeque::with_capacity(BATCH) })
+        Ok(Self { node, bound: Vec::new(), pending: VecDeque::with_capacity(BATCH), drained: false })
     }
 
     /// From now on this handle can bind ports of `dom` only, whatever happens to this process. Errors: it is restricted already.
@@ -70,6 +72,7 @@ impl Events {
             // Nothing there; or nothing that could be told apart from it.
             Err(_) => return,
         };
+        self.drained = count < bytes.len();
         let (words, _) = bytes.get(..count).unwrap_or_default().as_chunks();
         self.pending.extend(words.iter().map(|word| Port(u32::from_ne_bytes(*word))));
     }
@@ -98,7 +101,7 @@ impl EventChannels for Events {
     }
 
     fn take_pending(&mut self) -> Option<Port> {
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && !std::mem::take(&mut self.drained) {
             self.fetch();
         }
         self.pending.pop_front()

@@ -10,7 +10,10 @@ use super::*;
 fn events() -> (Events, UnixStream) {
     let (node, kernel) = UnixStream::pair().unwrap();
     node.set_nonblocking(true).unwrap();
-    (Events { node: node.into(), bound: vec![Port(3), Port(9)], pending: VecDeque::new() }, kernel)
+    (
+        Events { node: node.into(), bound: vec![Port(3), Port(9)], pending: VecDeque::new(), drained: false },
+        kernel,
+    )
 }
 
 fn pend(kernel: &mut UnixStream, ports: &[u32]) {
