@@ -15,7 +15,7 @@ stop_daemon() {
     wait "$daemon"
 }
 
-# How many file descriptors, threads and mappings of grants the daemon has; with no guest, those of an idle one.
+# The file descriptors and mappings of grants that the daemon has: to be compared with those before the guests came.
 daemon_footprint() {
     echo "$(ls "/proc/$daemon/fd" | wc -l) descriptors, $(grep -c gntdev "/proc/$daemon/maps" || true) mappings"
 }
