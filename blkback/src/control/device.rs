@@ -210,7 +210,7 @@ impl Device {
             (Hotplug::Failed(_), true) => Script::Failed,
         };
         let online = record.online;
-        let renewed = frontend == State::Initialised && self.is_renewed(&record).await?;
+        let renewed = frontend == State::Initialised && self.is_renewed(&record, &path).await?;
         self.record = Some(record);
         // A rewritten `params` means a new size, or a new medium of which at least the size is new.
         self.handle.send(Message::Measure);
@@ -218,14 +218,16 @@ impl Device {
     }
 
     /// True when a frontend at 3 names other rings than those it was connected with. Watches merge: a guest that crashes and is
-    /// quickly back at 3 may look as if it had never left. At 4 it announces nothing, and its keys mean nothing.
-    async fn is_renewed(&self, record: &ToolstackBackend) -> io::Result<bool> {
+    /// quickly back at 3 may look as if it had never left. At 4 it announces nothing, and its keys mean nothing: so its `state`,
+    /// which is at `path`, must be 3 after the keys were read, as it was before.
+    async fn is_renewed(&self, record: &ToolstackBackend, path: &str) -> io::Result<bool> {
         let Some(connection) = &self.connection else { return Ok(false) };
         let offered = self.offered;
         let parse = |lookup: &mut dyn FnMut(&str) -> Option<String>| FrontendRecord::parse(lookup, &offered);
         // Keys that make no sense are not those of a guest that has just announced itself.
         let now = self.context.store.record(&record.frontend, parse).await?;
-        Ok(now.is_ok_and(|now| now != connection.frontend))
+        let others = now.is_ok_and(|now| now != connection.frontend);
+        Ok(others && State::of_node(self.context.store.read(path).await?) == State::Initialised)
     }
 
     fn measure(&mut self) -> Option<Event> {
