@@ -125,7 +125,13 @@ impl Device {
             let now = self.context.start.elapsed();
             let (vbd, actions) = std::mem::replace(&mut self.vbd, Vbd::new(Duration::ZERO)).step(event, now);
             self.vbd = vbd;
+            // A state says that what it stands for can be read: without the one there must not be the other.
+            let mut unsaid = false;
             for action in actions {
+                if unsaid && matches!(action, Action::SetState(_)) {
+                    continue;
+                }
+                let says = matches!(action, Action::Offer | Action::Announce);
                 if action == Action::Forget {
                     self.forget().await?;
                     return Ok(false);
@@ -134,6 +140,7 @@ impl Device {
                     Err(error) if super::store::is_lost(&error) => return Err(error),
                     Err(error) => {
                         error!(device = %self.id, %error, "XenStore");
+                        unsaid |= says;
                         None
                     }
                     Ok(event) => event,

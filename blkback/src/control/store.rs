@@ -21,7 +21,10 @@ use std::{
 
 use blkif_proto::{RecordError, keys};
 use futures_core::Stream as _;
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tracing::warn;
 use xenstore_rs::{AsyncWatch, AsyncXs, tokio::XsTokio};
 
@@ -30,6 +33,9 @@ use super::socket;
 /// Nothing from the server for so long, neither an answer nor an event, means that there is none any more. A call alone may
 /// take longer: guests can keep a server busy.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often nodes are written before an error of the server is believed, and the pause between.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(20);
 /// `xenstore-rs` ends the connection over a longer message (path, NUL, value), and so would xenstored.
 const MESSAGE_MAX: usize = 4080;
 
@@ -120,6 +126,19 @@ impl Store {
     /// Writes nodes of the device directory `dir` in order, if the toolstack has not deleted it; false if it has. What a
     /// deletion in between leaves of our writes is removed again.
     pub async fn write_all(&self, dir: &str, nodes: &[(String, String)]) -> io::Result<bool> {
+        for _ in 1..TRIES {
+            match self.try_write_all(dir, nodes).await {
+                Err(error) if !is_lost(&error) => {
+                    warn!(dir, %error, "XenStore does not take what we write: trying again");
+                    sleep(PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
+        self.try_write_all(dir, nodes).await
+    }
+
+    async fn try_write_all(&self, dir: &str, nodes: &[(String, String)]) -> io::Result<bool> {
         let mark = format!("{dir}/{}", keys::FRONTEND);
         if self.read(&mark).await?.is_none() {
             return Ok(false);
