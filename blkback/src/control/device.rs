@@ -131,7 +131,8 @@ impl Device {
                 if unsaid && matches!(action, Action::SetState(_)) {
                     continue;
                 }
-                let says = matches!(action, Action::Offer | Action::Announce);
+                let announces = action == Action::Announce;
+                let says = announces || action == Action::Offer;
                 if action == Action::Forget {
                     self.forget().await?;
                     return Ok(false);
@@ -141,7 +142,8 @@ impl Device {
                     Err(error) => {
                         error!(device = %self.id, %error, "XenStore");
                         unsaid |= says;
-                        None
+                        // A guest whose disk cannot be announced would wait for ever.
+                        announces.then(|| Event::Broken(format!("cannot announce the disk: {error}")))
                     }
                     Ok(event) => event,
                 }

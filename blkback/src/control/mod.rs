@@ -50,13 +50,6 @@ pub enum ControlError {
     Worker(String),
 }
 
-/// For units of type `notify`; without systemd there is nobody to tell.
-fn tell_systemd(state: NotifyState) {
-    if let Err(error) = sd_notify::notify(false, &[state]) {
-        warn!(%error, "cannot tell systemd");
-    }
-}
-
 struct Control {
     context: Arc<Context>,
     devices: HashMap<DeviceId, DeviceHandle>,
@@ -191,5 +184,12 @@ impl Control {
                 Ok(())
             }
         }
+    }
+}
+
+/// For units of type `notify`; without systemd there is nobody to tell.
+fn tell_systemd(state: NotifyState) {
+    if let Err(error) = sd_notify::notify(false, &[state]) {
+        warn!(%error, "cannot tell systemd");
     }
 }

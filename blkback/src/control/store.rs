@@ -128,7 +128,7 @@ impl Store {
     pub async fn write_all(&self, dir: &str, nodes: &[(String, String)]) -> io::Result<bool> {
         for _ in 1..TRIES {
             match self.try_write_all(dir, nodes).await {
-                Err(error) if !is_lost(&error) => {
+                Err(error) if !is_lost(&error) && error.kind() != ErrorKind::InvalidInput => {
                     warn!(dir, %error, "XenStore does not take what we write: trying again");
                     sleep(PAUSE).await;
                 }

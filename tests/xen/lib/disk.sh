@@ -26,3 +26,11 @@ mount_scratch() {
     mkdir -p "$1"
     mount /dev/vda "$1"
 }
+
+# The guest reads what the image holds, and what it writes durably is in the image: carries GUEST DEVICE FILE
+carries() {
+    local name=$1 device=$2 file=$3
+    equal 'what the guest reads' "$(run "$name" "md5sum </dev/$device | cut -d' ' -f1")" "$(md5_of "$file")"
+    run "$name" "echo written | dd of=/dev/$device bs=512 seek=60000 conv=sync,fsync status=none"
+    equal 'what the guest wrote' "$(dd if="$file" bs=512 skip=60000 count=1 status=none | head -c 7)" written
+}

@@ -17,7 +17,7 @@ create() {
     done
     [ -e /bed/ramdisk ] || cat /bed/guest.cpio /bed/pair.cpio >/bed/ramdisk
     # Without tsc_mode a PVH guest hangs under emulation: Xen trips over rdtscp.
-    cat >"/root/$name.cfg" <<END
+    cat >"/run/$name.cfg" <<END
 name = "$name"
 type = "$type"
 vcpus = $vcpus
@@ -31,7 +31,7 @@ tsc_mode = "native"
 END
     rm -f "$CONSOLES/guest-$name.log"
     say "creating $name, $type"
-    xl create -q "/root/$name.cfg"
+    xl create -q "/run/$name.cfg"
     within 120 answer_of "$name" 0
     equal "$name's start" "$(answer_of "$name" 0)" 0
 }
