@@ -12,6 +12,7 @@ mod image;
 mod indirect;
 mod keys;
 mod killed;
+mod needs;
 mod negotiation;
 mod neighbours;
 mod persistent;
@@ -25,6 +26,7 @@ mod ring_pages;
 mod toolstack;
 mod xenbus;
 
+pub use needs::needs;
 use xen_platform::FrontWorld;
 
 use super::{

@@ -13,7 +13,7 @@ use xen_platform::{
     Access, Change, DomId, EventChannels as _, FrontWorld, Lender as _, Store as _, StoreError,
 };
 
-use super::{Connection, RawQueue, Wish, queue::PATIENCE};
+use super::{Connection, RawQueue, Wish, queue::patience};
 use crate::world::{Vbd, wait_until};
 
 /// A guest with one disk.
@@ -84,7 +84,7 @@ impl<W: FrontWorld> Guest<W> {
     /// Waits until the backend shows `wanted`.
     pub fn wait_backend(&mut self, wanted: State) -> Result<()> {
         let mut seen = State::Unknown;
-        wait_until(&format!("the backend to be {wanted}"), PATIENCE, || {
+        wait_until(&format!("the backend to be {wanted}"), patience(), || {
             seen = self.backend_state()?;
             Ok((seen == wanted).then_some(()))
         })

@@ -20,7 +20,7 @@ pub use connection::{Connection, TRACES, bytes, spread, whole};
 pub use dirty::dirty_pages;
 pub use guest::Guest;
 pub use image::{Image, noise};
-pub use queue::RawQueue;
+pub use queue::{RawQueue, set_patience};
 pub use raw::{Raw, descriptors};
 pub use states::States;
 pub use subject::{Bystander, CONFIG, IMAGE_BYTES, Processes, Rig};

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -12,10 +13,20 @@ use xen_platform::{EventChannels, Pages, Port};
 
 use crate::world::wait_until;
 
-/// How long a peer may take before silence counts as no answer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a peer may take before silence counts as no answer, unless this process was told otherwise.
+const PATIENCE: Duration = Duration::from_secs(5);
+static TOLD: OnceLock<Duration> = OnceLock::new();
 /// How long a sleep may last before the ring is looked at in any case.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// From now on, and once for all, a peer may take this long before silence counts as no answer.
+pub fn set_patience(time: Duration) {
+    _ = TOLD.set(time);
+}
+
+pub(super) fn patience() -> Duration {
+    *TOLD.get().unwrap_or(&PATIENCE)
+}
 
 /// A ring and its event channel, without any of a driver's manners.
 pub struct RawQueue<E> {
@@ -62,9 +73,9 @@ impl<E: EventChannels> RawQueue<E> {
 
     /// The next response, as it lies in the ring; `entries` are the slots that its request took.
     pub fn raw_answer(&mut self, entries: u32) -> Result<Entry> {
-        match self.answer_within(entries, PATIENCE)? {
+        match self.answer_within(entries, patience())? {
             Some(entry) => Ok(entry),
-            None => bail!("no answer within {PATIENCE:?}"),
+            None => bail!("no answer within {:?}", patience()),
         }
     }
 
@@ -75,7 +86,7 @@ impl<E: EventChannels> RawQueue<E> {
 
     /// The next response; `strides` says how many slots the request of an id took, and forgets it.
     pub fn answer_to(&mut self, strides: &mut HashMap<u64, u32>) -> Result<Response> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         let mut entry = [0; _];
         while !self.ring.peek(&mut entry)? {
             ensure!(Instant::now() < deadline, "{} requests without an answer", strides.len());
@@ -92,7 +103,7 @@ impl<E: EventChannels> RawQueue<E> {
     /// The next response to a request of one slot, without asking to be notified.
     pub fn polled_answer(&mut self) -> Result<Response> {
         let mut entry = [0; _];
-        wait_until("an answer", PATIENCE, || Ok(self.ring.peek(&mut entry)?.then_some(())))?;
+        wait_until("an answer", patience(), || Ok(self.ring.peek(&mut entry)?.then_some(())))?;
         self.ring.consume(1)?;
         Ok(Response::parse(&entry))
     }
@@ -148,7 +159,7 @@ impl<E: EventChannels> RawQueue<E> {
     /// Waits until a shared index is `wanted`.
     pub fn wait_index(&self, field: Field, wanted: u32) -> Result<()> {
         let mut seen = 0;
-        let outcome = wait_until(&format!("{field:?} to be {wanted}"), PATIENCE, || {
+        let outcome = wait_until(&format!("{field:?} to be {wanted}"), patience(), || {
             seen = self.index(field);
             Ok((seen == wanted).then_some(()))
         });

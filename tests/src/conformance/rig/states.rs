@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use blkif_proto::{keys, xenbus::State};
 use xen_platform::{Store, StoreError};
 
-use super::queue::PATIENCE;
+use super::queue::patience;
 
 /// A watch on a state node. Watches merge: states may be missed, but none is invented.
 pub struct States<S> {
@@ -47,7 +47,7 @@ impl<S: Store> States<S> {
 
     /// Gathers until the state is `wanted`.
     pub fn until(&mut self, wanted: State) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         while self.seen.last() != Some(&wanted) {
             ensure!(Instant::now() < deadline, "{:?} and never {wanted}", self.seen);
             self.gather(Duration::from_millis(1))?;

@@ -1,0 +1,105 @@
+//! Clauses about a backend, from a guest: one after the other on the guest's disks, each in a process of its own.
+//!
+//! A process that is killed takes its ports and grants along, so that a clause that hangs costs no more than its time. A disk
+//! that does not come back to state 2 is given up, and the guest's next one takes its place.
+
+pub(crate) mod one;
+
+use std::{
+    io::Read as _,
+    process::{Child, Command, ExitCode, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use blkif_proto::Abi;
+use tests::world::wait_until;
+
+use crate::{
+    device,
+    verdict::{Outcome, Verdict},
+};
+
+/// Arguments of `backends`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Only clauses whose names begin with one of these
+    #[arg(value_name = "CLAUSE")]
+    clauses: Vec<String>,
+    /// Only in these ABIs
+    #[arg(long = "abi", value_name = "ABI", value_parser = one::abi)]
+    abis: Vec<Abi>,
+    /// Seconds that a clause may take
+    #[arg(long, default_value_t = 30)]
+    limit: u64,
+    /// Seconds after which a backend that does not answer is taken to say nothing
+    #[arg(long, default_value_t = 3)]
+    patience: u64,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let mut disks = device::numbers()?.into_iter();
+    let mut disk = disks.next().context("this guest has no disk")?;
+    for (clause, abi) in args.wanted()? {
+        let outcome = loop {
+            if let Some(outcome) = args.check(clause, abi, disk)? {
+                break outcome;
+            }
+            match disks.next() {
+                Some(next) => disk = next,
+                None => break Outcome::new(clause, abi, Verdict::NotRun, "no disk is left"),
+            }
+        };
+        println!("{outcome}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    /// Names and ABIs.
+    fn wanted(&self) -> Result<Vec<(&'static str, Abi)>> {
+        let named = |name: &str| {
+            self.clauses.is_empty() || self.clauses.iter().any(|prefix| name.starts_with(prefix.as_str()))
+        };
+        let spoken = |abi: &Abi| self.abis.is_empty() || self.abis.contains(abi);
+        let clauses = one::clauses().into_iter().filter(|clause| named(clause.name));
+        let wanted: Vec<_> = clauses
+            .flat_map(|clause| clause.abis.iter().map(move |abi| (clause.name, *abi)))
+            .filter(|(_, abi)| spoken(abi))
+            .collect();
+        ensure!(!wanted.is_empty(), "no such clause");
+        Ok(wanted)
+    }
+
+    /// Runs one clause on one disk. `None`: the disk is not to be had any more.
+    fn check(&self, clause: &str, abi: Abi, disk: u32) -> Result<Option<Outcome>> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["backend", clause, abi.as_protocol(), &disk.to_string()]);
+        command.args(["--patience", &self.patience.to_string()]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let limit = Duration::from_secs(self.limit);
+        let ended = wait_until("the clause", limit, || Ok(child.try_wait()?));
+        let Ok(status) = ended else {
+            end(&mut child);
+            return Ok(Some(Outcome::new(
+                clause,
+                abi,
+                Verdict::Differs,
+                &format!("not over after {limit:?}"),
+            )));
+        };
+        if status.code() == Some(one::NO_DISK.into()) {
+            return Ok(None);
+        }
+        let mut line = String::new();
+        child.stdout.take().context("no output")?.read_to_string(&mut line)?;
+        let ended = || Outcome::new(clause, abi, Verdict::NotRun, &format!("its process ended: {status}"));
+        Ok(Some(line.trim_end_matches('\n').parse().unwrap_or_else(|_| ended())))
+    }
+}
+
+fn end(child: &mut Child) {
+    // Both fail only when it is gone already.
+    _ = child.kill();
+    _ = child.wait();
+}

@@ -1,0 +1,82 @@
+//! One clause about a backend, on one disk.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, Result};
+use blkif_proto::Abi;
+use tests::conformance::{
+    Clause, backend,
+    rig::{Guest, set_patience},
+};
+use xen_platform::linux;
+
+use crate::{
+    device,
+    verdict::{Outcome, Verdict},
+};
+
+/// Exit status: the disk is not at the beginning and cannot be brought there; nothing was checked.
+pub(crate) const NO_DISK: u8 = 3;
+
+/// Arguments of `backend`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    clause: String,
+    #[arg(value_parser = abi)]
+    abi: Abi,
+    /// Device number
+    disk: u32,
+    /// Seconds
+    #[arg(long)]
+    patience: u64,
+}
+
+/// An ABI by the value of its `protocol` key.
+pub(crate) fn abi(name: &str) -> Result<Abi, String> {
+    Abi::from_protocol(name).ok_or_else(|| "x86_64-abi, x86_32-abi or arm-abi".to_owned())
+}
+
+/// Every clause that needs no more than a guest.
+pub(crate) fn clauses() -> Vec<Clause<Guest<linux::World>>> {
+    backend::data().into_iter().chain(backend::control()).collect()
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    set_patience(Duration::from_secs(args.patience));
+    let clause = clauses().into_iter().find(|clause| clause.name == args.clause).context("no such clause")?;
+    let mut guest = match device::open(args.disk, args.abi) {
+        Ok(guest) => guest,
+        Err(error) => {
+            eprintln!("disk {}: {error:#}", args.disk);
+            return Ok(ExitCode::from(NO_DISK));
+        }
+    };
+    println!("{}", put(&clause, &mut guest, args.abi)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the backend does when the clause is put to it, and whether the disk can be used again afterwards.
+fn put(clause: &Clause<Guest<linux::World>>, guest: &mut Guest<linux::World>, abi: Abi) -> Result<Outcome> {
+    if let Some(missing) = missing(clause.name, guest)? {
+        return Ok(Outcome::new(clause.name, abi, Verdict::NotApplicable, &missing));
+    }
+    let mut outcome = Outcome::of(clause.name, abi, (clause.check)(guest));
+    if let Err(error) = device::renew(guest) {
+        let lost = format!("{}; the disk is lost: {error:#}", outcome.observation);
+        outcome.observation = lost.trim_start_matches("; ").to_owned();
+    }
+    Ok(outcome)
+}
+
+/// What the backend would have to offer and does not.
+fn missing(clause: &str, guest: &mut Guest<linux::World>) -> Result<Option<String>> {
+    for (key, least) in backend::needs(clause) {
+        let offered = guest.backend_key(key)?;
+        let value: u64 = offered.as_deref().and_then(|value| value.trim().parse().ok()).unwrap_or(0);
+        if value < least {
+            let offered = offered.map_or(format!("no {key}"), |value| format!("{key} is {value}"));
+            return Ok(Some(if least > 1 { format!("{offered}, not {least}") } else { offered }));
+        }
+    }
+    Ok(None)
+}
