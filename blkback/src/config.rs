@@ -10,6 +10,7 @@
 //! poll-us = 0               # longest polling after work, in microseconds
 //! resize-check-s = 5        # how often images are measured again; 0: never
 //! shutdown-s = 10           # how long guests have to close at the end
+//! driver-domain = false     # nobody else runs scripts and removes closed disks here; absent: in any domain but 0
 //!
 //! [offer]                   # what guests may use; 0, 1 or false: not offered
 //! ring-pages = 16
@@ -24,6 +25,7 @@
 //! [disk]                    # how images are opened
 //! direct-io = false
 //! sector-size = 512
+//! shared = false            # let several guests write to the same image
 //!
 //! [disks."1/xvda"]          # the same for one disk: domain or *, slash, name in the guest, device number or *
 //! image = "/srv/one.img"
@@ -87,10 +89,10 @@ pub struct DaemonConfig {
     pub resize_check_s: u64,
     /// Seconds that guests have to close when the daemon ends.
     pub shutdown_s: u64,
-    /// Do not wait for `hotplug-status` even if the toolstack names a script.
-    pub ignore_hotplug: bool,
-    /// Remove a device's directory once it is closed for good: for a driver domain without `xl devd`.
-    pub remove_closed: bool,
+    /// The toolstack is in another domain, and no `xl devd` is in this one: the daemon does their part here. It waits for no
+    /// hotplug script, says itself that a disk is connected, and removes the nodes of one that is closed for good. Absent: in
+    /// every domain but 0.
+    pub driver_domain: Option<bool>,
 }
 
 /// What guests may use.
@@ -132,6 +134,8 @@ pub struct DiskConfig {
     pub direct_io: Option<bool>,
     /// Logical sector size in bytes, a power of two from 512 to 4096.
     pub sector_size: Option<u32>,
+    /// Several guests may write to the image at a time: for file systems made for that.
+    pub shared: Option<bool>,
     /// How data moves.
     pub strategy: Option<Strategy>,
     /// Ways of large requests to offer, if not both: for comparisons.
@@ -204,8 +208,7 @@ impl Default for DaemonConfig {
             poll_us: None,
             resize_check_s: 5,
             shutdown_s: 10,
-            ignore_hotplug: false,
-            remove_closed: false,
+            driver_domain: None,
         }
     }
 }
@@ -261,6 +264,11 @@ impl Config {
     /// Longest polling after work.
     pub fn poll(&self) -> Duration {
         Duration::from_micros(self.daemon.poll_us.unwrap_or(0))
+    }
+
+    /// True when nobody but the daemon looks after its disks' nodes.
+    pub fn is_driver_domain(&self) -> bool {
+        self.daemon.driver_domain.unwrap_or(self.daemon.domain.is_some_and(|own| own != 0))
     }
 
     /// Data-plane threads.
@@ -326,6 +334,7 @@ impl DiskConfig {
             read_only: self.read_only.or(other.read_only),
             direct_io: self.direct_io.or(other.direct_io),
             sector_size: self.sector_size.or(other.sector_size),
+            shared: self.shared.or(other.shared),
             strategy: self.strategy.or(other.strategy),
             segments: self.segments.or(other.segments),
         }

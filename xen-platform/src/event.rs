@@ -51,4 +51,16 @@ pub trait EventChannels {
     /// Blocks until an unmasked port is pending, or `timeout` has passed (`None`: for ever). True when one is pending; may
     /// also return early with false.
     fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, EventError>;
+
+    /// True when the handle's descriptor carries ports, four bytes each in the machine's order, as `/dev/xen/evtchn` does:
+    /// reading takes those that are pending, writing one unmasks it. Who has both done together with other I/O says by
+    /// [`feed`](Self::feed) what was read.
+    fn is_stream(&self) -> bool {
+        false
+    }
+    /// Ports that were read from the descriptor, to be taken by [`take_pending`](Self::take_pending). Of a handle that is a
+    /// stream; any other ignores them.
+    fn feed(&mut self, ports: &[u8]) {
+        let _ = ports;
+    }
 }

@@ -70,5 +70,13 @@ fn the_sample_says_what_the_defaults_on_xen_are() {
     let mut defaults = Config::default();
     (defaults.daemon.strategy, defaults.daemon.poll_us) = (Some(Strategy::Copy), Some(0));
     (defaults.disk.direct_io, defaults.disk.sector_size) = (Some(false), Some(512));
+    defaults.disk.shared = Some(false);
     assert_eq!(sample, defaults);
+}
+
+#[test]
+fn every_domain_but_0_is_a_driver_domain_unless_told_otherwise() {
+    let is = |text| parse(text).unwrap().is_driver_domain();
+    assert!(!is("") && !is("[daemon]\ndomain = 0\n") && is("[daemon]\ndomain = 5\n"));
+    assert!(is("[daemon]\ndriver-domain = true\n") && !is("[daemon]\ndomain = 5\ndriver-domain = false\n"));
 }

@@ -56,6 +56,8 @@ pub struct Worker<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> {
     pub(super) pool: Pool<MappingOf<W>>,
     pub(super) entries: Box<[Entry; MAX_ENTRIES]>,
     pub(super) scratch: Scratch,
+    /// Whether the storage reads and writes the event channels.
+    followed: bool,
     ports: HashMap<Port, usize>,
     poll: Poll,
     mailbox: Mailbox,
@@ -78,7 +80,12 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         let mapper = world.mapper().map_err(|error| error.to_string())?;
         let events = world.events().map_err(|error| error.to_string())?;
         let wake = |error: std::io::Error| format!("cannot wait for events: {error}");
-        storage.wake_on(events.as_fd().try_clone_to_owned().map_err(wake)?);
+        let descriptor = events.as_fd().try_clone_to_owned().map_err(wake)?;
+        let followed = match events.is_stream() {
+            true => storage.follow(descriptor),
+            false => Err(descriptor),
+        };
+        let followed = followed.map_err(|descriptor| storage.wake_on(descriptor)).is_ok();
         storage.wake_on(mailbox.fd().map_err(wake)?);
         Ok(Self {
             mapper,
@@ -93,6 +100,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             pool: Pool::default(),
             entries: Box::new([[0; MAX_ENTRY_SIZE]; MAX_ENTRIES]),
             scratch: Scratch::default(),
+            followed,
             ports: HashMap::new(),
             poll: Poll::new(poll),
             mailbox,
@@ -154,6 +162,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
                 queue.active = false;
                 // Only now: until the ring was looked through to its end, its events are of no use.
                 if std::mem::take(&mut queue.masked)
+                    && !(self.followed && self.storage.send(&queue.port.0.to_ne_bytes()))
                     && let Err(error) = self.events.unmask(queue.port)
                 {
                     error!(%error, key = ?queue.key, "event channel");
@@ -174,22 +183,24 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
 
     /// Sleeps until there is something to do.
     fn sleep(&mut self) -> Result<(), String> {
-        let from = Instant::now();
+        // Where Xen has no stable clock to offer, asking for the time is a system call.
+        let from = self.poll.is_on().then(Instant::now);
         let timeout = (!self.trimmed).then_some(TRIM_AFTER);
         self.stats.sleeps.add(1);
         let woken = self.storage.wait(timeout).map_err(|error| format!("storage: {error}"))?;
         self.stats.storage_calls.set(self.storage.system_calls());
-        let slept = from.elapsed();
-        self.poll.slept(slept);
-        if slept >= TRIM_AFTER && !self.trimmed {
-            self.pool.trim();
-            self.trimmed = true;
+        if let Some(from) = from {
+            self.poll.slept(from.elapsed());
         }
         // The bell is silenced only where nothing else can have been the reason: each look costs a system call. An order
         // may have come between.
         if woken && !self.look_outside() {
             self.mailbox.quiet();
             self.look_outside();
+        }
+        if !woken && timeout.is_some() && !self.turn()? {
+            self.pool.trim();
+            self.trimmed = true;
         }
         Ok(())
     }
@@ -201,17 +212,33 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             found = true;
             self.obey(order);
         }
+        if self.followed {
+            match self.storage.received() {
+                None => return found,
+                Some(Ok(ports)) => self.events.feed(ports),
+                Some(Err(error)) => {
+                    error!(%error, "event channels; every queue is looked at");
+                    (0..self.queues.len()).for_each(|index| self.notified(index));
+                }
+            }
+        }
         while let Some(port) = self.events.take_pending() {
             found = true;
             // A port that was just closed may still have had an event.
-            let Some(&index) = self.ports.get(&port) else { continue };
-            if let Some(Some(queue)) = self.queues.get_mut(index) {
-                queue.masked = true;
-                queue.stats.events.add(1);
-                self.activate(index);
+            if let Some(&index) = self.ports.get(&port) {
+                self.notified(index);
             }
         }
         found
+    }
+
+    /// A queue's event channel has had an event, and is masked.
+    fn notified(&mut self, index: usize) {
+        if let Some(Some(queue)) = self.queues.get_mut(index) {
+            queue.masked = true;
+            queue.stats.events.add(1);
+            self.activate(index);
+        }
     }
 
     fn obey(&mut self, order: Order) {

@@ -4,7 +4,8 @@
 
 use std::{
     collections::BTreeSet,
-    os::fd::AsFd,
+    io::{Read as _, Write as _},
+    os::{fd::AsFd, unix::net::UnixStream},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -100,6 +101,7 @@ pub fn check<S: Storage<Scattered>>(storage: &mut S, image: &Arc<Image>, keeps: 
     named("idle storage makes no system call", suite.idle())?;
     named("a wait ends in time", suite.wait_ends())?;
     named("a descriptor ends a wait", suite.wakes())?;
+    named("a followed descriptor is read and written", suite.follows())?;
     named("an unknown disk gives the operation back", suite.unknown_disk())?;
     if image.read_only() {
         named("a read-only disk refuses writes", suite.read_only())?;
@@ -175,6 +177,38 @@ impl<S: Storage<Scattered>> Suite<'_, S> {
             self.storage.wait(Some(Duration::from_secs(10))).map_err(|error| error.to_string())?;
             ensure(start.elapsed() < Duration::from_secs(5), || "not woken".into())?;
             event.read().map_err(|errno| errno.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Of a storage that can.
+    fn follows(&mut self) -> Outcome {
+        let (ours, mut peer) = UnixStream::pair().map_err(|error| error.to_string())?;
+        ours.set_nonblocking(true).map_err(|error| error.to_string())?;
+        if self.storage.follow(ours.into()).is_err() {
+            return Ok(());
+        }
+        ensure(self.storage.received().is_none(), || "received out of nothing".into())?;
+        for round in 0..3u8 {
+            ensure(self.storage.send(&[round; 4]) && self.storage.send(&[7; 4]), || "no room".into())?;
+            // Sending alone does not end a wait.
+            let start = Instant::now();
+            let woken =
+                self.storage.wait(Some(Duration::from_millis(30))).map_err(|error| error.to_string())?;
+            ensure(!woken && start.elapsed() >= Duration::from_millis(20), || "woken for nothing".into())?;
+            let mut sent = [0; 8];
+            peer.read_exact(&mut sent).map_err(|error| error.to_string())?;
+            ensure(sent[..4] == [round; 4] && sent[4..] == [7; 4], || format!("sent {sent:?}"))?;
+            peer.write_all(&[9, round]).map_err(|error| error.to_string())?;
+            // Until it is taken, no wait blocks.
+            for _ in 0..2 {
+                let start = Instant::now();
+                let woken =
+                    self.storage.wait(Some(Duration::from_secs(10))).map_err(|error| error.to_string())?;
+                ensure(woken && start.elapsed() < Duration::from_secs(5), || "not woken".into())?;
+            }
+            let got = self.storage.received();
+            ensure(got == Some(Ok(&[9, round])), || "not what the peer wrote".into())?;
         }
         Ok(())
     }

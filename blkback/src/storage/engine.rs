@@ -2,6 +2,8 @@
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
+use nix::errno::Errno;
+
 use super::{DiskId, Image, IoMemory, Null, Op, Storage, Target, Uring};
 
 /// Routes each disk to the storage that serves it. Null disks have the top bit of their [`DiskId`] set.
@@ -51,6 +53,18 @@ impl<T: IoMemory> Storage<T> for Engine<T> {
 
     fn wake_on(&mut self, fd: OwnedFd) {
         self.uring.wake_on(fd);
+    }
+
+    fn follow(&mut self, fd: OwnedFd) -> Result<(), OwnedFd> {
+        self.uring.follow(fd)
+    }
+
+    fn received(&mut self) -> Option<Result<&[u8], Errno>> {
+        self.uring.received()
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> bool {
+        self.uring.send(bytes)
     }
 
     fn in_flight(&self) -> usize {

@@ -167,6 +167,18 @@ impl<S: Storage<T>, T: IoMemory> Storage<T> for Fault<S, T> {
         self.inner.wake_on(fd);
     }
 
+    fn follow(&mut self, fd: OwnedFd) -> Result<(), OwnedFd> {
+        self.inner.follow(fd)
+    }
+
+    fn received(&mut self) -> Option<Result<&[u8], Errno>> {
+        self.inner.received()
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> bool {
+        self.inner.send(bytes)
+    }
+
     fn in_flight(&self) -> usize {
         self.inner.in_flight() + self.late.len()
     }

@@ -25,6 +25,7 @@ mod gather;
 mod image;
 mod memory;
 mod null;
+mod stream;
 mod uring;
 mod wake;
 
@@ -133,6 +134,23 @@ pub trait Storage<T: IoMemory> {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool>;
     /// Lets [`wait`](Self::wait) also return when `fd` is readable.
     fn wake_on(&mut self, fd: OwnedFd);
+    /// Follows `fd`, which is in non-blocking mode: a storage that can do so reads and writes it in the same system calls as its
+    /// operations. [`wait`](Self::wait) then also returns, with true, when something was [`received`](Self::received).
+    /// Gives `fd` back when it cannot, or follows one already.
+    fn follow(&mut self, fd: OwnedFd) -> Result<(), OwnedFd> {
+        Err(fd)
+    }
+    /// What was read from the followed descriptor since the last call, at most 256 bytes; it is read on in the next
+    /// [`wait`](Self::wait). Errors: that of a read, or of a write of which it is not known how much was done.
+    fn received(&mut self) -> Option<Result<&[u8], Errno>> {
+        None
+    }
+    /// Writes to the followed descriptor in the next [`wait`](Self::wait), before it sleeps. False when there is no room, or
+    /// nothing is followed.
+    fn send(&mut self, bytes: &[u8]) -> bool {
+        let _ = bytes;
+        false
+    }
     /// Operations taken over and not yet given back.
     fn in_flight(&self) -> usize;
     /// System calls made so far to start or await operations.

@@ -23,7 +23,12 @@ use io_uring::{
 use nix::{errno::Errno, libc};
 use tracing::{debug, error};
 
-use super::{Action, DiskId, Image, IoMemory, Op, Storage, Target, discard::Discarder, gather::gather};
+use super::{
+    Action, DiskId, Image, IoMemory, Op, Storage, Target,
+    discard::Discarder,
+    gather::gather,
+    stream::{READING, Stream, WRITING},
+};
 
 /// Submission entries: what one batch can hold without a second system call.
 const ENTRIES: u32 = 512;
@@ -42,6 +47,7 @@ pub struct Uring<T: IoMemory> {
     disks: Vec<Option<Disk>>,
     done: VecDeque<Box<Op<T>>>,
     wakers: Vec<Waker>,
+    stream: Option<Stream>,
     discarder: Option<Discarder>,
     in_kernel: usize,
     calls: u64,
@@ -87,6 +93,7 @@ impl<T: IoMemory> Uring<T> {
             disks: Vec::new(),
             done: VecDeque::new(),
             wakers: Vec::new(),
+            stream: None,
             discarder: None,
             in_kernel: 0,
             calls: 0,
@@ -252,6 +259,13 @@ impl<T: IoMemory> Uring<T> {
             }
             return;
         }
+        if let Some(stream) = &mut self.stream {
+            match data {
+                READING => return stream.read(completion.result()),
+                WRITING => return stream.failed(completion.result()),
+                _ => {}
+            }
+        }
         let Ok(index) = u32::try_from(data) else { return };
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
         let Some(op) = &slot.op else { return };
@@ -286,6 +300,10 @@ impl<T: IoMemory> Uring<T> {
         }
     }
 
+    fn has_news(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::has_news)
+    }
+
     /// Takes in what the discard thread has done.
     fn reap_discards(&mut self) {
         let Some(discarder) = &mut self.discarder else { return };
@@ -297,6 +315,16 @@ impl<T: IoMemory> Uring<T> {
 
     /// Lets the kernel watch the wake-up descriptors that it does not watch already.
     fn arm_wakers(&mut self) {
+        // Written before it is read: what that releases may be there at once.
+        let write = self.stream.as_mut().and_then(Stream::write_entry);
+        let read = self.stream.as_mut().and_then(Stream::read_entry);
+        for entry in [write, read].into_iter().flatten() {
+            if !self.push(&entry)
+                && let Some(stream) = &mut self.stream
+            {
+                stream.failed(-libc::EBUSY);
+            }
+        }
         for i in 0..self.wakers.len() {
             let waker = &self.wakers[i];
             if waker.armed {
@@ -370,17 +398,34 @@ impl<T: IoMemory> Storage<T> for Uring<T> {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         self.reap_discards();
         self.gather_completions();
-        if self.done.is_empty() {
+        if self.done.is_empty() && !self.has_news() {
             self.arm_wakers();
             self.enter(1, timeout)?;
             self.gather_completions();
             self.reap_discards();
         }
-        Ok(self.wakers.iter().any(|waker| !waker.armed))
+        Ok(self.has_news() || self.wakers.iter().any(|waker| !waker.armed))
     }
 
     fn wake_on(&mut self, fd: OwnedFd) {
         self.wakers.push(Waker { fd, armed: false });
+    }
+
+    fn follow(&mut self, fd: OwnedFd) -> Result<(), OwnedFd> {
+        // Linux 5.17.
+        if self.stream.is_some() || !self.ring.params().is_feature_skip_cqe_on_success() {
+            return Err(fd);
+        }
+        self.stream = Some(Stream::new(fd));
+        Ok(())
+    }
+
+    fn received(&mut self) -> Option<Result<&[u8], Errno>> {
+        self.stream.as_mut()?.take()
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.as_mut().is_some_and(|stream| stream.send(bytes))
     }
 
     fn in_flight(&self) -> usize {
@@ -394,6 +439,9 @@ impl<T: IoMemory> Storage<T> for Uring<T> {
 
 impl<T: IoMemory> Drop for Uring<T> {
     fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            stream.abandon();
+        }
         while self.in_kernel > 0 {
             if let Err(error) = self.wait(None) {
                 // The kernel may still use the memory: better lost than used again.

@@ -73,7 +73,11 @@ impl Events {
             Err(_) => return,
         };
         self.drained = count < bytes.len();
-        let (words, _) = bytes.get(..count).unwrap_or_default().as_chunks();
+        self.extend(bytes.get(..count).unwrap_or_default());
+    }
+
+    fn extend(&mut self, ports: &[u8]) {
+        let (words, _) = ports.as_chunks();
         self.pending.extend(words.iter().map(|word| Port(u32::from_ne_bytes(*word))));
     }
 }
@@ -125,6 +129,16 @@ impl EventChannels for Events {
         }
         self.fetch();
         Ok(!self.pending.is_empty())
+    }
+
+    fn is_stream(&self) -> bool {
+        true
+    }
+
+    fn feed(&mut self, ports: &[u8]) {
+        // Whoever reads sees to what is left.
+        self.drained = true;
+        self.extend(ports);
     }
 }
 

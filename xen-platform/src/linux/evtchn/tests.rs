@@ -62,3 +62,17 @@ fn what_the_kernel_refuses_is_an_error() {
     assert_eq!(events.bind(DomId(5), Err(Errno::ESRCH)), Err(EventError::NoDomain(DomId(5))));
     assert_eq!(events.bound, [Port(3), Port(9)]);
 }
+
+#[test]
+fn what_another_read_is_taken_without_reading_again() {
+    let (mut events, mut kernel) = events();
+    pend(&mut kernel, &[3]);
+    assert!(events.is_stream());
+    events.feed(&[9u32.to_ne_bytes(), 3u32.to_ne_bytes()].concat());
+    assert_eq!(
+        [events.take_pending(), events.take_pending(), events.take_pending()],
+        [Some(Port(9)), Some(Port(3)), None]
+    );
+    // What is still in the device is read as ever by whoever asks again.
+    assert_eq!(events.take_pending(), Some(Port(3)));
+}
