@@ -32,8 +32,9 @@ pub(crate) struct Arguments {
     /// Longest polling after work, in microseconds [default: 50 in a simulated world, else 0]
     #[arg(long, value_name = "N")]
     poll_us: Option<u64>,
-    /// What to log: error, warn, info, debug, trace, or a filter such as info,blkback::control=debug
-    #[arg(long, value_name = "FILTER", default_value = "info")]
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,blkback::control=debug; what the library
+    /// that talks to XenStore says is of no use to anybody else
+    #[arg(long, value_name = "FILTER", default_value = "info,xenstore_rs=off")]
     log: String,
 }
 

@@ -10,7 +10,7 @@ use xen_platform::BackWorld;
 
 use crate::{
     config::Config,
-    control::{self, ControlError, device::Context, store::Store, workers::Workers},
+    control::{self, ControlError, device::Context, images::Images, store::Store, workers::Workers},
     data::{inflight::InFlight, queue::MappingOf},
     storage::{Engine, Storage},
 };
@@ -74,6 +74,7 @@ where
         base: format!("/local/domain/{}/backend", config.daemon.domain.unwrap_or(0)),
         config,
         workers: Arc::new(workers),
+        images: Images::default(),
         start: Instant::now(),
     });
     Ok(control::run(context, ends, measure, shutdown).await?)

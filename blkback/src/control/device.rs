@@ -5,8 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use blkif_proto::{
     Abi, Agreement,
-    keys::{self, BackendFeatures, FrontendRecord, Hotplug, ToolstackBackend},
-    xenbus::State,
+    keys::{self, BackendFeatures, FrontendRecord, ToolstackBackend},
 };
 use tokio::{
     task::spawn_blocking,
@@ -15,13 +14,16 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 use xen_platform::DomId;
 
+mod look;
+
 use super::{
     connection::{Connection, Terms},
     disk::{self, Choice},
+    images::Images,
     inbox::{DeviceHandle, Inbox, Message, inbox},
     publish::{self, Publisher},
     store::{DeviceId, Store, Watch},
-    vbd::{Action, Event, Script, Seen, StartFailure, Vbd},
+    vbd::{Action, Event, StartFailure, Vbd},
     workers::Workers,
 };
 use crate::{
@@ -39,6 +41,8 @@ pub struct Context {
     pub config: Config,
     /// The data plane.
     pub workers: Arc<Workers>,
+    /// The images that are open.
+    pub images: Images,
     /// Where the time of [`Vbd::step`] starts.
     pub start: Instant,
 }
@@ -73,7 +77,10 @@ impl Device {
         let device = Self {
             dir: id.dir(&context.base),
             publisher: Publisher::new(context.store.clone(), &context.base, &id),
-            vbd: Vbd::new(Duration::from_secs(context.config.daemon.shutdown_s)),
+            vbd: Vbd::new(
+                Duration::from_secs(context.config.daemon.shutdown_s),
+                context.config.is_driver_domain(),
+            ),
             context,
             id,
             inbox,
@@ -91,16 +98,16 @@ impl Device {
         (device, handle)
     }
 
-    /// Lives until the device is gone. Errors: XenStore is lost.
-    pub async fn run(mut self) -> io::Result<()> {
+    /// Lives until the device is gone.
+    pub async fn run(mut self) {
         loop {
             let event = match self.next().await {
-                Some(message) => self.event(message).await?,
+                Some(message) => self.event(message).await,
                 None => Some(Event::Tick),
             };
             let Some(event) = event else { continue };
-            if !self.step(event).await? {
-                return Ok(());
+            if !self.step(event).await {
+                return;
             }
         }
     }
@@ -118,12 +125,13 @@ impl Device {
     }
 
     /// Takes an event and everything that follows from it at once. False when the device is to be forgotten.
-    async fn step(&mut self, event: Event) -> io::Result<bool> {
+    async fn step(&mut self, event: Event) -> bool {
         let mut next = Some(event);
         while let Some(event) = next.take() {
             debug!(device = %self.id, ?event);
             let now = self.context.start.elapsed();
-            let (vbd, actions) = std::mem::replace(&mut self.vbd, Vbd::new(Duration::ZERO)).step(event, now);
+            let (vbd, actions) =
+                std::mem::replace(&mut self.vbd, Vbd::new(Duration::ZERO, false)).step(event, now);
             self.vbd = vbd;
             // A state says that what it stands for can be read: without the one there must not be the other.
             let mut unsaid = false;
@@ -134,11 +142,10 @@ impl Device {
                 let announces = action == Action::Announce;
                 let says = announces || action == Action::Offer;
                 if action == Action::Forget {
-                    self.forget().await?;
-                    return Ok(false);
+                    self.forget().await;
+                    return false;
                 }
                 next = match self.perform(action).await {
-                    Err(error) if super::store::is_lost(&error) => return Err(error),
                     Err(error) => {
                         error!(device = %self.id, %error, "XenStore");
                         unsaid |= says;
@@ -150,93 +157,33 @@ impl Device {
                 .or(next);
             }
         }
-        Ok(true)
+        true
     }
 
-    async fn event(&mut self, message: Message) -> io::Result<Option<Event>> {
+    async fn event(&mut self, message: Message) -> Option<Event> {
         match message {
             Message::Look => match self.look().await {
-                Err(error) if super::store::is_lost(&error) => Err(error),
                 Err(error) => {
                     error!(device = %self.id, %error, "XenStore");
-                    Ok(None)
+                    None
                 }
-                Ok(seen) => Ok(seen.map(Event::Seen)),
+                Ok(seen) => seen.map(Event::Seen),
             },
-            Message::Measure => Ok(self.measure()),
+            Message::Measure => self.measure(),
             Message::Report(report) => {
-                let Some(connection) = &mut self.connection else { return Ok(None) };
-                let (event, over) = connection.take(report);
+                let (event, over) = self.connection.as_mut()?.take(report);
                 if over {
                     self.connection = None;
                 }
-                Ok(event)
+                event
             }
             Message::Opened(Ok(image)) => {
                 self.image = Some(image);
-                Ok(Some(Event::Opened(Ok(()))))
+                Some(Event::Opened(Ok(())))
             }
-            Message::Opened(Err(text)) => Ok(Some(Event::Opened(Err(text)))),
-            Message::Shutdown => Ok(Some(Event::Shutdown)),
+            Message::Opened(Err(text)) => Some(Event::Opened(Err(text))),
+            Message::Shutdown => Some(Event::Shutdown),
         }
-    }
-
-    /// Reads the nodes. `None` when the toolstack is not done with them.
-    async fn look(&mut self) -> io::Result<Option<Seen>> {
-        let store = self.context.store.clone();
-        let Some(own) = store.read(&format!("{}/{}", self.dir, keys::STATE)).await? else {
-            return Ok(Some(Seen {
-                own: None,
-                online: false,
-                frontend: State::Unknown,
-                script: Script::None,
-                renewed: false,
-            }));
-        };
-        let record = match store.record(&self.dir, |lookup| ToolstackBackend::parse(lookup)).await? {
-            Ok(record) => record,
-            Err(error) => {
-                // Half made, or badly: if it stays so, this tells why nothing happens.
-                self.blame(&error.to_string()).await?;
-                return Ok(None);
-            }
-        };
-        if self.vbd.is_new() && self.blamed.is_some() {
-            self.absolve().await?;
-        }
-        let path = format!("{}/{}", record.frontend, keys::STATE);
-        if self.frontend.as_ref().is_none_or(|(watched, _)| *watched != path) {
-            let handle = self.handle.clone();
-            let watch = store.watch(&path, move |_| handle.look()).await?;
-            self.frontend = Some((path.clone(), watch));
-        }
-        let frontend = State::of_node(store.read(&path).await?);
-        let scripted = record.script.is_some() && !self.context.config.daemon.ignore_hotplug;
-        let script = match (&record.hotplug, scripted) {
-            (_, false) => Script::None,
-            (Hotplug::Waiting, true) => Script::Running,
-            (Hotplug::Connected, true) => Script::Done,
-            (Hotplug::Failed(_), true) => Script::Failed,
-        };
-        let online = record.online;
-        let renewed = frontend == State::Initialised && self.is_renewed(&record, &path).await?;
-        self.record = Some(record);
-        // A rewritten `params` means a new size, or a new medium of which at least the size is new.
-        self.handle.send(Message::Measure);
-        Ok(Some(Seen { own: Some(State::of_node(Some(own))), online, frontend, script, renewed }))
-    }
-
-    /// True when a frontend at 3 names other rings than those it was connected with. Watches merge: a guest that crashes and is
-    /// quickly back at 3 may look as if it had never left. At 4 it announces nothing, and its keys mean nothing: so its `state`,
-    /// which is at `path`, must be 3 after the keys were read, as it was before.
-    async fn is_renewed(&self, record: &ToolstackBackend, path: &str) -> io::Result<bool> {
-        let Some(connection) = &self.connection else { return Ok(false) };
-        let offered = self.offered;
-        let parse = |lookup: &mut dyn FnMut(&str) -> Option<String>| FrontendRecord::parse(lookup, &offered);
-        // Keys that make no sense are not those of a guest that has just announced itself.
-        let now = self.context.store.record(&record.frontend, parse).await?;
-        let others = now.is_ok_and(|now| now != connection.frontend);
-        Ok(others && State::of_node(self.context.store.read(path).await?) == State::Initialised)
     }
 
     fn measure(&mut self) -> Option<Event> {
@@ -296,6 +243,11 @@ impl Device {
                 self.absolve().await?;
                 true
             }
+            Action::Approve => self.publisher.approve().await?,
+            Action::Remove => {
+                self.publisher.remove().await?;
+                true
+            }
             Action::Wake(at) => {
                 self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
                 true
@@ -315,12 +267,9 @@ impl Device {
             Err(error) => return Some(Event::Opened(Err(error.to_string()))),
         };
         self.choice = Some(choice.clone());
-        let inbox = self.handle.clone();
+        let (inbox, images, id) = (self.handle.clone(), self.context.images.clone(), self.id.clone());
         // Opening may block for as long as a file server is away.
-        spawn_blocking(move || {
-            let opened = choice.open().map(Arc::new).map_err(|error| error.to_string());
-            inbox.send(Message::Opened(opened));
-        });
+        spawn_blocking(move || inbox.send(Message::Opened(images.open(&choice, &id))));
         None
     }
 
@@ -409,32 +358,25 @@ impl Device {
         }
         error!(device = %self.id, "{text}");
         self.blamed = Some(text.to_owned());
-        self.publisher.blame(text, self.is_unscripted()).await?;
+        self.publisher.blame(text, self.vbd.is_unscripted()).await?;
         Ok(())
     }
 
     async fn absolve(&mut self) -> io::Result<()> {
         if self.blamed.take().is_some() {
-            self.publisher.absolve(self.is_unscripted()).await?;
+            self.publisher.absolve(self.vbd.is_unscripted()).await?;
         }
         Ok(())
     }
 
-    /// True when no script reports to the toolstack.
-    fn is_unscripted(&self) -> bool {
-        self.record.as_ref().is_some_and(|record| record.script.is_none())
-    }
-
-    async fn forget(&mut self) -> io::Result<()> {
+    async fn forget(&mut self) {
         if self.record.is_some() {
             info!(device = %self.id, "gone");
         }
-        if self.blamed.is_some() {
-            self.publisher.forget_error().await?;
+        if self.blamed.is_some()
+            && let Err(error) = self.publisher.forget_error().await
+        {
+            error!(device = %self.id, %error, "XenStore");
         }
-        if self.context.config.daemon.remove_closed && self.vbd.state() == State::Closed {
-            self.publisher.remove().await?;
-        }
-        Ok(())
     }
 }

@@ -63,6 +63,7 @@ pub fn choose(record: &ToolstackBackend, device: &str, config: &Config) -> Resul
         direct_io: settings.direct_io.unwrap_or(false),
         discard: config.offer.discard && record.discard_enable,
         sector_size: settings.sector_size.unwrap_or(512),
+        shared: settings.shared.unwrap_or(record.shared),
     };
     Ok(Choice { source, options, settings })
 }

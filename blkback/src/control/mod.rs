@@ -15,7 +15,7 @@ use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
 use sd_notify::NotifyState;
 use tokio::{
     sync::mpsc::UnboundedReceiver,
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{interval, timeout},
 };
 use tracing::{error, info, warn};
@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 pub mod connection;
 pub mod device;
 pub mod disk;
+pub mod images;
 pub mod inbox;
 pub mod publish;
 mod socket;
@@ -36,14 +37,11 @@ use inbox::{DeviceHandle, Message};
 use store::DeviceId;
 use watch::Changes;
 
-/// How often XenStore is asked whether it is still there.
-const HEARTBEAT: Duration = Duration::from_secs(5);
-
 /// Why the control plane ends before it is told to.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// XenStore is gone.
-    #[error("XenStore is lost: {0}")]
+    /// XenStore does not tell of devices.
+    #[error("XenStore: {0}")]
     Store(#[from] io::Error),
     /// A worker thread ended.
     #[error("a worker ended: {0}")]
@@ -53,55 +51,60 @@ pub enum ControlError {
 struct Control {
     context: Arc<Context>,
     devices: HashMap<DeviceId, DeviceHandle>,
-    tasks: JoinSet<(DeviceId, io::Result<()>)>,
+    tasks: JoinSet<DeviceId>,
 }
 
 /// Serves every device there is or comes, until `shutdown`; then lets all guests close. `measure` yields whenever all images
-/// are to be measured again.
+/// are to be measured again, `ends` when a worker has ended.
 pub async fn run(
     context: Arc<Context>,
     mut ends: UnboundedReceiver<Result<(), String>>,
-    mut measure: UnboundedReceiver<()>,
+    measure: UnboundedReceiver<()>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ControlError> {
-    let changes = Changes::default();
-    let mut watches = Vec::new();
-    for kind in &context.config.daemon.kinds {
-        watches.push(changes.watch(&context.store, &context.base, kind).await?);
-    }
     let mut control =
         Control { context: Arc::clone(&context), devices: HashMap::new(), tasks: JoinSet::new() };
-    let mut heartbeat = interval(HEARTBEAT);
-    let mut shutdown = std::pin::pin!(shutdown);
-    let resize = context.config.daemon.resize_check_s;
-    let mut resize_check =
-        interval(Duration::from_secs(if resize == 0 { u64::from(u32::MAX) } else { resize }));
-    info!(kinds = ?context.config.daemon.kinds, base = context.base, "ready");
-    tell_systemd(NotifyState::Ready);
-    loop {
-        tokio::select! {
-            (devices, all) = changes.take() => {
-                devices.into_iter().for_each(|id| control.look(id));
-                if all {
-                    control.scan().await?;
-                }
-            }
-            Some(joined) = control.tasks.join_next() => control.ended(joined)?,
-            _ = resize_check.tick() => control.tell_all(|| Message::Measure),
-            Some(()) = measure.recv() => control.tell_all(|| Message::Measure),
-            _ = heartbeat.tick() => {
-                context.store.read(&context.base).await?;
-            }
-            Some(end) = ends.recv() => {
-                return Err(ControlError::Worker(end.err().unwrap_or_else(|| "without a reason".into())));
-            }
-            () = &mut shutdown => break,
+    tokio::select! {
+        served = control.serve(measure) => served?,
+        Some(end) = ends.recv() => {
+            return Err(ControlError::Worker(end.err().unwrap_or_else(|| "without a reason".into())));
         }
+        () = context.store.listen() => {}
+        () = shutdown => {}
     }
-    control.shut_down().await
+    control.shut_down().await;
+    Ok(())
 }
 
 impl Control {
+    /// Serves devices for ever. Errors: XenStore refuses to watch for them.
+    async fn serve(&mut self, mut measure: UnboundedReceiver<()>) -> Result<(), ControlError> {
+        let context = Arc::clone(&self.context);
+        let changes = Changes::default();
+        let mut watches = Vec::new();
+        for kind in &context.config.daemon.kinds {
+            watches.push(changes.watch(&context.store, &context.base, kind).await?);
+        }
+        let resize = context.config.daemon.resize_check_s;
+        let mut resize_check =
+            interval(Duration::from_secs(if resize == 0 { u64::from(u32::MAX) } else { resize }));
+        info!(kinds = ?context.config.daemon.kinds, base = context.base, "ready");
+        tell_systemd(NotifyState::Ready);
+        loop {
+            tokio::select! {
+                (devices, all) = changes.take() => {
+                    devices.into_iter().for_each(|id| self.look(id));
+                    if all && let Err(error) = self.scan().await {
+                        error!(%error, "cannot look for disks");
+                    }
+                }
+                Some(joined) = self.tasks.join_next() => self.ended(joined),
+                _ = resize_check.tick() => self.tell_all(|| Message::Measure),
+                Some(()) = measure.recv() => self.tell_all(|| Message::Measure),
+            }
+        }
+    }
+
     /// Something changed at a device: one that is known looks, another gets a task.
     fn look(&mut self, id: DeviceId) {
         match self.devices.get(&id) {
@@ -117,7 +120,10 @@ impl Control {
     fn adopt(&mut self, id: DeviceId) {
         let (device, handle) = Device::new(Arc::clone(&self.context), id.clone());
         self.devices.insert(id.clone(), handle);
-        self.tasks.spawn(async move { (id, device.run().await) });
+        self.tasks.spawn(async move {
+            device.run().await;
+            id
+        });
     }
 
     /// Finds all devices, and lets those look that may be gone.
@@ -141,48 +147,33 @@ impl Control {
     }
 
     /// A device's task has ended.
-    fn ended(
-        &mut self,
-        joined: Result<(DeviceId, io::Result<()>), tokio::task::JoinError>,
-    ) -> Result<(), ControlError> {
+    fn ended(&mut self, joined: Result<DeviceId, JoinError>) {
         match joined {
-            Ok((id, Ok(()))) => {
-                // What changed while it ended is for its successor.
-                if self.devices.remove(&id).is_some_and(|handle| handle.is_stale()) {
-                    self.adopt(id);
-                }
-                Ok(())
-            }
-            Ok((_, Err(error))) => Err(error.into()),
-            Err(error) => {
-                error!(%error, "a device's task failed");
-                Ok(())
-            }
+            // What changed while it ended is for its successor.
+            Ok(id) if self.devices.remove(&id).is_some_and(|handle| handle.is_stale()) => self.adopt(id),
+            Ok(_) => {}
+            Err(error) => error!(%error, "a device's task failed"),
         }
     }
 
     /// Lets every guest close, and waits for all of them, but not for ever.
-    async fn shut_down(mut self) -> Result<(), ControlError> {
+    async fn shut_down(mut self) {
         info!(devices = self.devices.len(), "shutting down");
         tell_systemd(NotifyState::Stopping);
+        if self.context.store.is_silent() {
+            return warn!("XenStore does not answer: guests cannot be told, and lose their disks");
+        }
         self.tell_all(|| Message::Shutdown);
         let patience = Duration::from_secs(self.context.config.daemon.shutdown_s + 5);
         let all = async {
             while let Some(joined) = self.tasks.join_next().await {
-                match joined {
-                    Ok((_, Err(error))) => return Err(error.into()),
-                    Ok((_, Ok(()))) => {}
-                    Err(error) => error!(%error, "a device's task failed"),
+                if let Err(error) = joined {
+                    error!(%error, "a device's task failed");
                 }
             }
-            Ok(())
         };
-        match timeout(patience, all).await {
-            Ok(result) => result,
-            Err(_) => {
-                warn!("some devices did not come to an end");
-                Ok(())
-            }
+        if timeout(patience, all).await.is_err() {
+            warn!("some devices did not come to an end");
         }
     }
 }

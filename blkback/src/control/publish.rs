@@ -124,6 +124,11 @@ impl Publisher {
         Ok(there)
     }
 
+    /// Says in the hotplug script's place that the disk can be used.
+    pub async fn approve(&self) -> io::Result<bool> {
+        self.write(&[(keys::HOTPLUG_STATUS, "connected")]).await
+    }
+
     /// Removes what [`blame`](Self::blame) wrote.
     pub async fn absolve(&self, unscripted: bool) -> io::Result<()> {
         let hotplug: &[&str] = if unscripted { &[keys::HOTPLUG_ERROR, keys::HOTPLUG_STATUS] } else { &[] };

@@ -1,20 +1,22 @@
 //! XenStore as the control plane uses it: `xenstore-rs` with its edges covered.
 //!
-//! Of that crate (0.8): a connection that died never answers, so calls end when it has been silent for too long; a watch that
-//! is not drained holds up the whole connection, so each has a task that does nothing else; there are no transactions, so
-//! whoever writes several nodes writes `state` last, and looks afterwards whether the toolstack deleted the device meanwhile
-//! ([`Store::write_all`]).
+//! Of that crate (0.8): a watch that is not drained holds up the whole connection, so each has a task that does nothing else;
+//! there are no transactions, so whoever writes several nodes writes `state` last, and looks afterwards whether the toolstack
+//! deleted the device meanwhile ([`Store::write_all`]).
+//!
+//! A server that is silent is waited for: one that is slow answers in the end, and one that is dead has no successor before
+//! the host is restarted. Guests' disks are served meanwhile as ever. So calls have no time-out; [`Store::is_silent`] tells.
 
 use std::{
     collections::HashMap,
     fmt,
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     io::{self, ErrorKind},
     path::Path,
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -25,14 +27,16 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use tracing::warn;
+use tracing::{error, info, warn};
 use xenstore_rs::{AsyncWatch, AsyncXs, tokio::XsTokio};
 
 use super::socket;
 
-/// Nothing from the server for so long, neither an answer nor an event, means that there is none any more. A call alone may
-/// take longer: guests can keep a server busy.
+/// Nothing from the server for so long, neither an answer nor an event, is worth a line. A call alone may take longer: guests
+/// can keep a server busy.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is asked whether it is still there.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often nodes are written before an error of the server is believed, and the pause between.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -52,11 +56,21 @@ struct Life {
     start: Instant,
     /// Milliseconds after `start`.
     heard: AtomicU64,
+    silent: AtomicBool,
 }
 
 impl Life {
     fn heard(&self) {
         self.heard.store(self.now(), Relaxed);
+        if self.silent.swap(false, Relaxed) {
+            info!("XenStore answers again");
+        }
+    }
+
+    fn missed(&self) {
+        if !self.silent.swap(true, Relaxed) {
+            error!("XenStore does not answer: connected disks are served on, none can come, go or close");
+        }
     }
 
     fn silence(&self) -> Duration {
@@ -82,8 +96,22 @@ impl Store {
     /// Connects to the xenstored behind `path`, or to this system's.
     pub async fn connect(path: Option<&Path>) -> io::Result<Self> {
         let xs = socket::connect(path).await?;
-        let life = Life { start: Instant::now(), heard: AtomicU64::new(0) };
+        let life = Life { start: Instant::now(), heard: AtomicU64::new(0), silent: AtomicBool::new(false) };
         Ok(Self { xs, life: Arc::new(life) })
+    }
+
+    /// True when the server has said nothing for long. Calls wait until it does.
+    pub fn is_silent(&self) -> bool {
+        self.life.silent.load(Relaxed)
+    }
+
+    /// Asks again and again whether the server is still there; never ends.
+    pub async fn listen(&self) {
+        loop {
+            sleep(HEARTBEAT).await;
+            // Whatever it says.
+            _ = self.read("/").await;
+        }
     }
 
     /// A node's value; `None` when there is no such node. A value that is no text reads as one that nothing accepts.
@@ -128,7 +156,7 @@ impl Store {
     pub async fn write_all(&self, dir: &str, nodes: &[(String, String)]) -> io::Result<bool> {
         for _ in 1..TRIES {
             match self.try_write_all(dir, nodes).await {
-                Err(error) if !is_lost(&error) && error.kind() != ErrorKind::InvalidInput => {
+                Err(error) if error.kind() != ErrorKind::InvalidInput => {
                     warn!(dir, %error, "XenStore does not take what we write: trying again");
                     sleep(PAUSE).await;
                 }
@@ -193,25 +221,24 @@ impl Store {
         })))
     }
 
-    /// Waits for a call as long as the server shows any sign of life.
+    /// Waits for a call, however long.
     async fn limited<T>(&self, call: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let mut call = pin!(call);
         loop {
             match timeout(PATIENCE, call.as_mut()).await {
+                Ok(Err(error)) if error.kind() == ErrorKind::BrokenPipe => {
+                    self.life.missed();
+                    pending().await
+                }
                 Ok(result) => {
                     self.life.heard();
                     return result;
                 }
                 Err(_) if self.life.silence() < PATIENCE => {}
-                Err(_) => return Err(io::Error::new(ErrorKind::TimedOut, "XenStore does not answer")),
+                Err(_) => self.life.missed(),
             }
         }
     }
-}
-
-/// True when the connection is gone for good.
-pub fn is_lost(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::BrokenPipe)
 }
 
 /// Where a device is in XenStore.

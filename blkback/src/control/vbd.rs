@@ -71,6 +71,8 @@ pub struct Vbd {
     /// The daemon ends, and since when.
     ending: Option<Duration>,
     patience: Duration,
+    /// Nobody else removes devices that are closed for good.
+    removes: bool,
 }
 
 /// How long state 2 waits for a slow image. libxl gives up after 10 s.
@@ -81,8 +83,9 @@ const RETRY_EVERY: Duration = Duration::from_millis(100);
 const RETRY_FOR: Duration = Duration::from_secs(10);
 
 impl Vbd {
-    /// A device of which nothing is known. When the daemon ends, guests have `patience` to close.
-    pub fn new(patience: Duration) -> Self {
+    /// A device of which nothing is known. When the daemon ends, guests have `patience` to close. `removes`: the directory of
+    /// one that is closed for good is ours to remove.
+    pub fn new(patience: Duration, removes: bool) -> Self {
         Self {
             seen: None,
             own: State::Initialising,
@@ -97,12 +100,18 @@ impl Vbd {
             condemned: false,
             ending: None,
             patience,
+            removes,
         }
     }
 
     /// True before its nodes were first seen.
     pub fn is_new(&self) -> bool {
         self.seen.is_none()
+    }
+
+    /// True when no script tells the toolstack how it went, but we.
+    pub fn is_unscripted(&self) -> bool {
+        self.seen.as_ref().is_some_and(|seen| matches!(seen.script, Script::None | Script::Ours))
     }
 
     /// The state it shows.
@@ -267,7 +276,7 @@ impl Vbd {
             return;
         }
         self.offer(seen, now, actions);
-        let ready = self.medium == Medium::Open && matches!(seen.script, Script::None | Script::Done);
+        let ready = self.medium == Medium::Open && !matches!(seen.script, Script::Running | Script::Failed);
         let due = match self.rings {
             Rings::None => Some(now),
             Rings::Waiting { since, retry } if now >= retry => Some(since),
@@ -304,11 +313,14 @@ impl Vbd {
             self.medium = Medium::Opening;
             actions.push(Action::Open);
         }
+        if self.medium == Medium::Open && seen.script == Script::Ours {
+            actions.push(Action::Approve);
+        }
         if !matches!(self.own, State::Initialising | State::Closed) {
             return;
         }
         // A script is only run once we are at 2; a slow image must not make the toolstack give up.
-        if seen.script != Script::None || self.medium == Medium::Open || self.is_overdue(now, actions) {
+        if !self.is_unscripted() || self.medium == Medium::Open || self.is_overdue(now, actions) {
             actions.push(Action::Offer);
             self.set(State::InitWait, actions);
             self.overdue = None;
@@ -329,6 +341,8 @@ impl Vbd {
             return;
         }
         (self.reborn, self.begun, self.inherited) = (false, seen.frontend == State::Initialising, false);
+        // Before the toolstack hears of it, and may want the image for another guest.
+        self.shut(actions);
         self.set(State::Closed, actions);
         self.leave(seen, actions);
     }
@@ -337,8 +351,16 @@ impl Vbd {
     fn leave(&mut self, seen: &Seen, actions: &mut Vec<Action>) {
         self.shut(actions);
         if !seen.online {
-            actions.push(Action::Forget);
+            self.part(seen, actions);
         }
+    }
+
+    /// Nothing more is to be done for the device, but by whoever deletes its directory.
+    fn part(&mut self, seen: &Seen, actions: &mut Vec<Action>) {
+        if self.removes && self.own == State::Closed && !seen.online {
+            actions.push(Action::Remove);
+        }
+        actions.push(Action::Forget);
     }
 
     /// The directory is gone: nothing may be written.
@@ -362,12 +384,12 @@ impl Vbd {
                 return;
             }
         }
+        self.shut(actions);
         // A guest that never came is not told: the next daemon takes it up where it is.
         if closed || !matches!(self.own, State::Initialising | State::InitWait) {
             self.set(State::Closed, actions);
         }
-        self.shut(actions);
-        actions.push(Action::Forget);
+        self.part(seen, actions);
     }
 
     fn condemn(&mut self, text: String, actions: &mut Vec<Action>) {

@@ -286,7 +286,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
     /// Ends a queue that has nothing in flight.
     pub(super) fn remove(&mut self, index: usize) {
         let Some(queue) = self.queues.get_mut(index).and_then(Option::take) else { return };
-        let Queue { key, port, disk, cache, ring, .. } = queue;
+        let Queue { key, port, disk, cache, ring, image, .. } = queue;
         // Unmap before unbinding, and both before the control plane says `Closed`: the guest uses the pages again then.
         drop(cache);
         drop(ring);
@@ -295,6 +295,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             warn!(%error, ?key, "event channel");
         }
         self.storage.detach(disk);
+        drop(image);
         self.active.retain(|&other| other != index);
         self.stats.queues.fetch_sub(1, Relaxed);
         (self.report)(Report::Drained(key));

@@ -14,13 +14,16 @@ use std::{
 use blkif_proto::SECTOR_SIZE;
 use nix::{
     errno::Errno,
-    fcntl::{FallocateFlags, fallocate},
+    fcntl::{FallocateFlags, Flock, fallocate},
     libc,
 };
 use tracing::warn;
 use zerocopy::IntoBytes;
 
-use super::discard::secure_supported;
+use super::{
+    discard::secure_supported,
+    lock::{self, FileId},
+};
 use crate::data::buffer::Page;
 
 /// How an image is to be opened.
@@ -34,11 +37,13 @@ pub struct ImageOptions {
     pub discard: bool,
     /// Logical sector size in bytes: a power of two, 512 to 4096.
     pub sector_size: u32,
+    /// Others may write to the image too.
+    pub shared: bool,
 }
 
 impl Default for ImageOptions {
     fn default() -> Self {
-        Self { read_only: false, direct_io: false, discard: true, sector_size: 512 }
+        Self { read_only: false, direct_io: false, discard: true, sector_size: 512, shared: false }
     }
 }
 
@@ -58,6 +63,14 @@ pub enum ImageError {
     /// It is neither a file nor a block device.
     #[error("image {} is neither a regular file nor a block device", .0.display())]
     Kind(PathBuf),
+    /// Somebody writes to it, or would see what we write.
+    #[error("image {} is in use", path.display())]
+    Locked {
+        /// The image.
+        path: PathBuf,
+        /// Its file.
+        file: FileId,
+    },
     /// It has no whole sector.
     #[error("image {} is smaller than one sector of {sector_size} bytes", path.display())]
     Empty {
@@ -112,10 +125,12 @@ pub struct Image {
     target: Target,
     sectors: AtomicU64,
     geometry: Geometry,
+    file_id: Option<FileId>,
+    _lock: Option<Flock<File>>,
 }
 
 impl Image {
-    /// Opens a file or block device.
+    /// Opens a file or block device, and keeps others from it for as long as it is open.
     pub fn open(path: &Path, options: &ImageOptions) -> Result<Self, ImageError> {
         let failed = |what| move |source| ImageError::Io { what, path: path.to_owned(), source };
         // Asked before opening: opening a FIFO would block.
@@ -124,6 +139,13 @@ impl Image {
             return Err(ImageError::Kind(path.to_owned()));
         }
         let (file, direct_io) = open(path, options).map_err(failed("open"))?;
+        let file_id = FileId::of(&file).map_err(failed("find"))?;
+        let lock = match lock::take(&file, !options.read_only && !options.shared) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(ImageError::Locked { path: path.to_owned(), file: file_id });
+            }
+            lock => lock.map_err(failed("lock"))?,
+        };
         let (target, geometry) = if kind.is_block_device() {
             let geometry = block_geometry(&file, options, direct_io);
             (Target::Block(file), geometry)
@@ -131,7 +153,14 @@ impl Image {
             let geometry = file_geometry(&file, options, direct_io);
             (Target::File(file), geometry)
         };
-        let image = Self { name: path.to_owned(), target, sectors: AtomicU64::new(0), geometry };
+        let image = Self {
+            name: path.to_owned(),
+            target,
+            sectors: AtomicU64::new(0),
+            geometry,
+            file_id: Some(file_id),
+            _lock: lock,
+        };
         image.refresh().map_err(failed("measure"))?;
         if image.sectors() == 0 {
             return Err(ImageError::Empty { path: path.to_owned(), sector_size: options.sector_size });
@@ -139,7 +168,7 @@ impl Image {
         Ok(image)
     }
 
-    /// A disk of `bytes` without memory.
+    /// A disk of `bytes` without memory. Its direct I/O is only a word, for who treats such images differently.
     pub fn null(bytes: u64, options: &ImageOptions) -> Result<Self, ImageError> {
         let name = PathBuf::from("null");
         let sectors = whole_sectors(bytes, options.sector_size);
@@ -156,9 +185,10 @@ impl Image {
             physical_sector_size: options.sector_size,
             read_only: options.read_only,
             discard,
-            direct_io: false,
+            direct_io: options.direct_io,
         };
-        Ok(Self { name, target: Target::Null, sectors: AtomicU64::new(sectors), geometry })
+        let sectors = AtomicU64::new(sectors);
+        Ok(Self { name, target: Target::Null, sectors, geometry, file_id: None, _lock: None })
     }
 
     /// Measures the image again. True when its size changed.
@@ -191,6 +221,11 @@ impl Image {
     /// What the sectors are kept in.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// The file; none behind a null disk.
+    pub fn file_id(&self) -> Option<FileId> {
+        self.file_id
     }
 
     /// The path, for messages.

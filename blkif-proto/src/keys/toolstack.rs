@@ -47,6 +47,8 @@ pub enum Hotplug {
     /// It has not said anything.
     #[default]
     Waiting,
+    /// `opening`, a word of our own script: the backend is to open the image, and to write what the script would have.
+    Opening,
     /// `connected`.
     Connected,
     /// `error`, `busy` or another word, with the contents of `hotplug-error`.
@@ -68,6 +70,8 @@ pub struct ToolstackBackend {
     pub kind: Option<String>,
     /// The guest may write: the mode has a `w`.
     pub writable: bool,
+    /// Other guests may write to the same image: the mode has a `!`, as Xen's block script knows it.
+    pub shared: bool,
     /// Disk or CD.
     pub device_type: DeviceType,
     /// The medium can be taken out.
@@ -103,16 +107,19 @@ impl ToolstackBackend {
         let mut keys = Reader(lookup);
         let hotplug = match keys.text(HOTPLUG_STATUS)?.as_deref() {
             None => Hotplug::Waiting,
+            Some("opening") => Hotplug::Opening,
             Some("connected") => Hotplug::Connected,
             Some(word) => Hotplug::Failed(keys.text(HOTPLUG_ERROR)?.unwrap_or_else(|| word.to_owned())),
         };
+        let mode = required(MODE, keys.text(MODE)?)?;
         Ok(Self {
             frontend: required(FRONTEND, keys.text(FRONTEND)?)?,
             frontend_id: domain(FRONTEND_ID, &mut keys)?,
             online: keys.flag(ONLINE)?,
             params: keys.text(PARAMS)?,
             kind: keys.text(TYPE)?,
-            writable: required(MODE, keys.text(MODE)?)?.contains('w'),
+            writable: mode.contains('w'),
+            shared: mode.contains('!'),
             device_type: DeviceType::parse(&mut keys)?,
             removable: keys.flag(REMOVABLE)?,
             discard_enable: keys.maybe_flag(DISCARD_ENABLE)?.unwrap_or(true),
@@ -133,7 +140,8 @@ impl ToolstackBackend {
         put(ONLINE, digit(self.online));
         put(REMOVABLE, digit(self.removable));
         put(BOOTABLE, "1");
-        put(MODE, if self.writable { "w" } else { "r" });
+        let access = if self.writable { "w" } else { "r" };
+        put(MODE, &(access.to_owned() + if self.shared { "!" } else { "" }));
         put(DEVICE_TYPE, self.device_type.as_str());
         put(DISCARD_ENABLE, digit(self.discard_enable));
         if self.direct_io_safe {

@@ -201,6 +201,7 @@ impl Toolstack {
             params: Some(params),
             kind: Some(disk.kind.type_key().to_owned()),
             writable: disk.writable,
+            shared: false,
             device_type: DeviceType::Disk,
             removable: true,
             discard_enable: disk.discard,

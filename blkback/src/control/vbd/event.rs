@@ -24,6 +24,8 @@ pub struct Seen {
 pub enum Script {
     /// There is none to wait for.
     None,
+    /// It has left the image to us, or nobody here would run one: we say `connected` in its place.
+    Ours,
     /// It waits for our state 2, or is at work.
     Running,
     /// `hotplug-status` is `connected`.
@@ -88,8 +90,12 @@ pub enum Action {
     Report(String),
     /// Remove what was written about an earlier error.
     Absolve,
+    /// Write `connected` in the hotplug script's place.
+    Approve,
     /// Send [`Event::Tick`] at this time.
     Wake(Duration),
+    /// Remove the device's directory.
+    Remove,
     /// The device is no longer ours to care for.
     Forget,
 }

@@ -4,7 +4,8 @@ use blkif_proto::xenbus::End;
 
 use super::{
     Action::{
-        Absolve, Announce, AnnounceSize, Drain, Forget, Offer, Open, Report, SetState, Shut, Start, Wake,
+        Absolve, Announce, AnnounceSize, Approve, Drain, Forget, Offer, Open, Remove, Report, SetState, Shut,
+        Start, Wake,
     },
     *,
 };
@@ -28,7 +29,7 @@ impl Life {
             script: Script::None,
             renewed: false,
         };
-        Life { vbd: Vbd::new(10 * SECOND), now: Duration::ZERO, nodes }
+        Life { vbd: Vbd::new(10 * SECOND, false), now: Duration::ZERO, nodes }
     }
 
     /// A device at state 2 with its image open.
@@ -37,6 +38,14 @@ impl Life {
         assert_eq!(life.look(), [Open, Wake(SECOND)]);
         assert_eq!(life.event(Event::Opened(Ok(()))), [Offer, SetState(InitWait)]);
         assert_eq!(life.look(), []);
+        life
+    }
+
+    /// A device in a driver domain, where no script is run and nobody removes what is closed.
+    fn in_driver_domain() -> Self {
+        let mut life = Life::new();
+        life.vbd = Vbd::new(10 * SECOND, true);
+        life.nodes.script = Script::Ours;
         life
     }
 
@@ -129,6 +138,72 @@ fn a_failed_script_is_never_connected() {
 }
 
 #[test]
+fn a_script_that_leaves_the_image_to_us_hears_how_it_went() {
+    let asked = || {
+        let mut life = Life::new();
+        life.nodes.script = Script::Running;
+        life.look();
+        assert_eq!(life.script(Script::Ours), [Open]);
+        life
+    };
+    let mut life = asked();
+    assert_eq!(life.event(Event::Opened(Ok(()))), [Approve]);
+    assert_eq!(life.script(Script::Done), [], "said once");
+    assert_eq!(life.frontend(Initialised), [Start { used: false }]);
+
+    let mut life = asked();
+    let refused = life.event(Event::Opened(Err("in use".into())));
+    assert_eq!(refused, [Report("in use".into()), SetState(Closing)]);
+    assert!(life.vbd.is_unscripted(), "the report goes where the script's would");
+    assert_eq!(life.script(Script::Failed), []);
+    assert_eq!(life.frontend(Initialised), []);
+}
+
+// 7.2 B: a driver domain.
+
+#[test]
+fn a_driver_domain_says_itself_that_the_disk_is_connected() {
+    let mut life = Life::in_driver_domain();
+    assert_eq!(
+        life.look(),
+        [Open, Wake(SECOND)],
+        "not at 2 before the image is open: the toolstack looks at nothing else"
+    );
+    assert_eq!(life.event(Event::Opened(Ok(()))), [Approve, Offer, SetState(InitWait)]);
+    life.script(Script::Done);
+    assert_eq!(life.frontend(Initialised), [Start { used: false }]);
+}
+
+#[test]
+fn a_driver_domain_removes_what_is_closed_for_good_and_nothing_else() {
+    let closed = || {
+        let mut life = Life::in_driver_domain();
+        life.look();
+        life.event(Event::Opened(Ok(())));
+        life.script(Script::Done);
+        assert_eq!(life.frontend(Closed), [Shut, SetState(Closed)], "it may come back");
+        life
+    };
+    assert_eq!(closed().toolstack(false, Closed), [Remove, Forget]);
+    let mut destroyed = closed();
+    destroyed.nodes.frontend = Unknown;
+    assert_eq!(destroyed.toolstack(false, Closing), [SetState(Closed), Remove, Forget]);
+    assert_eq!(closed().event(Event::Shutdown), [Wake(10 * SECOND), Forget], "the next daemon serves it");
+    let mut deleted = closed();
+    deleted.nodes.own = None;
+    assert_eq!(deleted.look(), [Forget]);
+}
+
+#[test]
+fn a_driver_domain_removes_what_was_closed_while_no_daemon_was_there() {
+    let mut life = Life::in_driver_domain();
+    life.nodes.frontend = Unknown;
+    assert_eq!(life.toolstack(false, Closing), [SetState(Closed), Remove, Forget]);
+    let mut life = Life::in_driver_domain();
+    assert_eq!(life.toolstack(false, Closed), [Remove, Forget]);
+}
+
+#[test]
 fn a_slow_image_does_not_keep_the_toolstack_waiting() {
     let mut life = Life::new();
     assert_eq!(life.look(), [Open, Wake(SECOND)]);
@@ -172,8 +247,8 @@ fn not_connected_and_the_frontend_moves() {
     assert_eq!(Life::waiting().frontend(Initialised), [Start { used: false }]);
     assert_eq!(Life::waiting().frontend(Connected), [Start { used: false }]);
     assert_eq!(Life::waiting().frontend(Closing), [SetState(Closing)]);
-    assert_eq!(Life::waiting().frontend(Closed), [SetState(Closed), Shut]);
-    assert_eq!(Life::waiting().frontend(Unknown), [SetState(Closed), Shut]);
+    assert_eq!(Life::waiting().frontend(Closed), [Shut, SetState(Closed)]);
+    assert_eq!(Life::waiting().frontend(Unknown), [Shut, SetState(Closed)]);
 }
 
 #[test]
@@ -187,7 +262,7 @@ fn rings_that_cannot_be_started_close_the_device() {
     );
     assert_eq!(life.settle(), []);
     assert_eq!(life.frontend(Connected), [], "ignored until it has closed");
-    assert_eq!(life.frontend(Closed), [SetState(Closed), Shut]);
+    assert_eq!(life.frontend(Closed), [Shut, SetState(Closed)]);
     assert!(life.frontend(Initialising).contains(&Open));
 }
 
@@ -223,7 +298,7 @@ fn grub_stays_at_3_for_ever_and_closes_without_5() {
     life.event(Event::Started(Ok(())));
     assert_eq!(life.look(), []);
     assert_eq!(life.frontend(Closed), [Drain]);
-    assert_eq!(life.event(Event::Drained), [SetState(Closed), Shut]);
+    assert_eq!(life.event(Event::Drained), [Shut, SetState(Closed)]);
 }
 
 #[test]
@@ -232,7 +307,7 @@ fn closed_only_after_everything_was_unmapped_and_back_for_the_next_driver() {
     life.frontend(Closing);
     assert_eq!(life.frontend(Closed), [Drain]);
     assert_eq!(life.look(), [], "still draining");
-    assert_eq!(life.event(Event::Drained), [SetState(Closed), Shut]);
+    assert_eq!(life.event(Event::Drained), [Shut, SetState(Closed)]);
     assert!(life.frontend(Initialising).contains(&Open));
     assert_eq!(life.event(Event::Opened(Ok(()))), [Offer, SetState(InitWait)]);
     assert_eq!(life.frontend(Initialised), [Start { used: false }]);
@@ -265,7 +340,7 @@ fn a_guest_that_died_while_closing_and_came_back() {
     let mut life = Life::connected();
     life.frontend(Closing);
     assert_eq!(life.frontend(Initialising), [Drain]);
-    assert_eq!(life.event(Event::Drained), [SetState(Closed), Shut]);
+    assert_eq!(life.event(Event::Drained), [Shut, SetState(Closed)]);
     assert!(life.settle().contains(&Open));
 }
 
@@ -276,7 +351,7 @@ fn a_broken_ring_closes_the_device() {
     assert_eq!(broken, [Report("queue 0: jumped".into()), SetState(Closing), Drain]);
     assert_eq!(life.event(Event::Drained), []);
     assert_eq!(life.settle(), [], "whatever the guest publishes");
-    assert_eq!(life.frontend(Closed), [SetState(Closed), Shut]);
+    assert_eq!(life.frontend(Closed), [Shut, SetState(Closed)]);
 }
 
 #[test]
@@ -328,7 +403,7 @@ fn closed_and_the_frontend_moves() {
 fn windows_closes_before_it_connects() {
     let mut life = Life::waiting();
     assert_eq!(life.frontend(Closing), [SetState(Closing)]);
-    assert_eq!(life.frontend(Closed), [SetState(Closed), Shut]);
+    assert_eq!(life.frontend(Closed), [Shut, SetState(Closed)]);
     assert!(life.frontend(Initialising).contains(&Open));
     assert_eq!(life.event(Event::Opened(Ok(()))), [Offer, SetState(InitWait)]);
 }
@@ -341,7 +416,7 @@ fn detach_waits_for_an_active_guest() {
     assert_eq!(life.toolstack(false, Closing), []);
     assert_eq!(life.frontend(Closing), []);
     assert_eq!(life.frontend(Closed), [Drain]);
-    assert_eq!(life.event(Event::Drained), [SetState(Closed), Shut, Forget]);
+    assert_eq!(life.event(Event::Drained), [Shut, SetState(Closed), Forget]);
 }
 
 #[test]
@@ -359,11 +434,11 @@ fn detach_without_an_active_guest_is_done_at_once() {
 #[test]
 fn a_detach_whose_5_was_overwritten_still_closes() {
     let mut life = Life::waiting();
-    assert_eq!(life.toolstack(false, InitWait), [SetState(Closing), SetState(Closed), Shut, Forget]);
+    assert_eq!(life.toolstack(false, InitWait), [SetState(Closing), Shut, SetState(Closed), Forget]);
     let mut life = Life::connected();
     assert_eq!(life.toolstack(false, Connected), [SetState(Closing)]);
     assert_eq!(life.frontend(Closed), [Drain]);
-    assert_eq!(life.event(Event::Drained), [SetState(Closed), Shut, Forget]);
+    assert_eq!(life.event(Event::Drained), [Shut, SetState(Closed), Forget]);
 }
 
 /// Watches merge: a guest that crashed right after it had connected may be seen at 3, and again at 3.
@@ -393,7 +468,7 @@ fn destroy_deletes_the_frontend_first() {
     let mut life = Life::connected();
     life.nodes.frontend = Unknown;
     assert_eq!(life.toolstack(false, Closing), [Drain]);
-    assert_eq!(life.event(Event::Drained), [SetState(Closed), Shut, Forget]);
+    assert_eq!(life.event(Event::Drained), [Shut, SetState(Closed), Forget]);
 }
 
 #[test]
@@ -467,7 +542,7 @@ fn shutdown_lets_guests_close() {
     assert_eq!(life.event(Event::Shutdown), [Wake(10 * SECOND), SetState(Closing)]);
     assert_eq!(life.frontend(Closing), []);
     assert_eq!(life.frontend(Closed), [Drain]);
-    assert_eq!(life.event(Event::Drained), [SetState(Closed), Shut, Forget]);
+    assert_eq!(life.event(Event::Drained), [Shut, SetState(Closed), Forget]);
 }
 
 #[test]
@@ -476,7 +551,7 @@ fn shutdown_does_not_wait_for_ever() {
     life.event(Event::Shutdown);
     life.now = 10 * SECOND;
     assert_eq!(life.event(Event::Tick), [Drain]);
-    assert_eq!(life.event(Event::Drained), [SetState(Closed), Shut, Forget]);
+    assert_eq!(life.event(Event::Drained), [Shut, SetState(Closed), Forget]);
 }
 
 #[test]
@@ -516,8 +591,10 @@ fn any_order_of_events_keeps_the_rules() {
                     let own = [Closing, Closed][next(2) as usize];
                     life.toolstack(next(2) == 0, own)
                 }
-                6 => life
-                    .script([Script::None, Script::Running, Script::Done, Script::Failed][next(4) as usize]),
+                6 => {
+                    let all = [Script::None, Script::Ours, Script::Running, Script::Done, Script::Failed];
+                    life.script(all[next(5) as usize])
+                }
                 7 if next(10) == 0 => {
                     deleted = true;
                     life.nodes.own = None;
@@ -553,7 +630,7 @@ fn any_order_of_events_keeps_the_rules() {
                         (served, draining) = (false, true);
                     }
                     SetState(Closed) => assert!(!served && !draining, "closed with rings mapped"),
-                    SetState(_) | Offer | Announce | Report(_) => {
+                    SetState(_) | Offer | Approve | Announce | Report(_) => {
                         assert!(life.nodes.own.is_some(), "write to a deleted directory");
                     }
                     Forget => assert!(!served && !draining),

@@ -33,6 +33,7 @@ fn a_size_is_whole_sectors_and_follows_the_file() {
     fs::write(&path, vec![0; 1 << 20]).unwrap();
     assert!(image.refresh().unwrap());
     assert_eq!(image.sectors(), 2048);
+    drop(image);
     let options = ImageOptions { sector_size: 4096, ..ImageOptions::default() };
     fs::write(&path, vec![0; 4096 * 3 + 700]).unwrap();
     let image = Image::open(&path, &options).unwrap();

@@ -10,6 +10,7 @@ fn toolstack_records_round_trip() {
         params: Some("aio:/images/a:b.raw".into()),
         kind: Some("vbd3".into()),
         writable: true,
+        shared: true,
         device_type: DeviceType::Cdrom,
         removable: true,
         discard_enable: false,
@@ -44,7 +45,7 @@ fn the_toolstacks_mistakes_have_names() {
     let good =
         Dir::of(&[("frontend", "/f"), ("frontend-id", "3"), ("mode", "w!"), ("hotplug-status", "connected")]);
     let record = ToolstackBackend::parse(good.get()).unwrap();
-    assert!(record.writable && record.discard_enable && !record.online);
+    assert!(record.writable && record.shared && record.discard_enable && !record.online);
     assert_eq!(record.hotplug, Hotplug::Connected);
     for (key, value) in [
         ("frontend", ""),
@@ -57,6 +58,8 @@ fn the_toolstacks_mistakes_have_names() {
         let dir = Dir(good.0.clone()).with(key, value);
         assert_eq!(ToolstackBackend::parse(dir.get()).unwrap_err().key(), key);
     }
+    let opening = Dir(good.0.clone()).with("hotplug-status", "opening");
+    assert_eq!(ToolstackBackend::parse(opening.get()).unwrap().hotplug, Hotplug::Opening);
     let failed = Dir(good.0).with("hotplug-status", "error").with("hotplug-error", "no loop device");
     assert_eq!(
         ToolstackBackend::parse(failed.get()).unwrap().hotplug,

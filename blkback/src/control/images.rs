@@ -1,0 +1,154 @@
+//! The images that are open, and for which disks: so that a second guest is kept from an image, and told by whom.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use super::{disk::Choice, store::DeviceId};
+use crate::storage::{FileId, Image, ImageError};
+
+/// How long a lock is waited for that nobody seems to have: a killed daemon's requests may be on their way to the disk.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is tried.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
+
+/// The images that this daemon has open. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Images(Arc<Mutex<Vec<Served>>>);
+
+#[derive(Debug)]
+struct Served {
+    disk: DeviceId,
+    image: Weak<Image>,
+}
+
+impl Served {
+    fn is(&self, file: FileId) -> bool {
+        self.image.upgrade().is_some_and(|image| image.file_id() == Some(file))
+    }
+}
+
+impl Images {
+    /// Opens what was chosen for a disk. May block. Errors: why not, for people; names the image, and who else has it.
+    pub fn open(&self, choice: &Choice, disk: &DeviceId) -> Result<Arc<Image>, String> {
+        let begin = Instant::now();
+        loop {
+            match choice.open() {
+                Ok(image) => {
+                    let image = Arc::new(image);
+                    self.note(disk, &image);
+                    return Ok(image);
+                }
+                Err(error @ ImageError::Locked { file, .. }) => {
+                    let holder = self.holder(file);
+                    if let Some(holder) = holder {
+                        return Err(format!("{error} by {holder}"));
+                    }
+                    if begin.elapsed() >= PATIENCE {
+                        return Err(format!("{error} by a process that is not known here"));
+                    }
+                    sleep(RETRY_EVERY);
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    fn note(&self, disk: &DeviceId, image: &Arc<Image>) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|served| served.image.strong_count() > 0);
+        open.push(Served { disk: disk.clone(), image: Arc::downgrade(image) });
+    }
+
+    /// Who has the file's lock. None: somebody who is about to let it go, or is not in sight.
+    fn holder(&self, file: FileId) -> Option<String> {
+        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Served { disk, .. }) = open.iter().find(|served| served.is(file)) {
+            return Some(format!("guest {}, disk {}", disk.domain, disk.device));
+        }
+        let process = file.locker().filter(|process| *process != std::process::id())?;
+        let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+        Some(format!("process {process} ({})", name.trim()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{config::DiskConfig, control::disk::Source, storage::ImageOptions};
+
+    struct Bench {
+        folder: tempfile::TempDir,
+        images: Images,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("a.img"), [0; 4096]).unwrap();
+            Self { folder, images: Images::default() }
+        }
+
+        fn open(&self, domain: u16, options: ImageOptions) -> Result<Arc<Image>, String> {
+            let source = Source::Path(self.folder.path().join("a.img"));
+            let choice = Choice { source, options, settings: DiskConfig::default() };
+            let disk = DeviceId { kind: "vbd".into(), domain: domain.to_string(), device: "51712".into() };
+            self.images.open(&choice, &disk)
+        }
+    }
+
+    fn writer() -> ImageOptions {
+        ImageOptions::default()
+    }
+
+    fn reader() -> ImageOptions {
+        ImageOptions { read_only: true, ..writer() }
+    }
+
+    #[test]
+    fn one_guest_writes_and_others_are_told_who() {
+        let bench = Bench::new();
+        let first = bench.open(1, writer()).unwrap();
+        for options in [writer(), reader(), ImageOptions { shared: true, ..writer() }] {
+            let refused = bench.open(2, options).unwrap_err();
+            assert!(refused.contains("a.img is in use by guest 1, disk 51712"), "{refused}");
+        }
+        drop(first);
+        bench.open(2, writer()).unwrap();
+    }
+
+    #[test]
+    fn any_number_read() {
+        let bench = Bench::new();
+        let _readers = [bench.open(1, reader()).unwrap(), bench.open(2, reader()).unwrap()];
+        let refused = bench.open(3, writer()).unwrap_err();
+        assert!(refused.contains("in use by guest 1"), "{refused}");
+    }
+
+    #[test]
+    fn guests_that_share_write_together() {
+        let bench = Bench::new();
+        let shared = || ImageOptions { shared: true, ..writer() };
+        let _writers = [bench.open(1, shared()).unwrap(), bench.open(2, shared()).unwrap()];
+        bench.open(3, writer()).unwrap_err();
+    }
+
+    /// A lock of which nobody alive is known is that of a killed daemon's last requests, and passes.
+    #[test]
+    fn a_lock_that_nobody_has_is_waited_for() {
+        let mut bench = Bench::new();
+        let leftover = bench.open(1, writer()).unwrap();
+        bench.images = Images::default();
+        std::thread::scope(|scope| {
+            let opened = scope.spawn(|| bench.open(1, writer()));
+            sleep(RETRY_EVERY * 2);
+            assert!(!opened.is_finished());
+            drop(leftover);
+            opened.join().unwrap().unwrap();
+        });
+    }
+}
