@@ -48,10 +48,10 @@ use serde::Deserialize;
 pub enum Strategy {
     /// Through private pages, by grant copy. The safe choice on real Xen.
     Copy,
-    /// Through private pages, by `memcpy` from and to guest pages that stay mapped; as `copy` where a guest does not offer
-    /// persistent grants.
+    /// Guest pages stay mapped. The page cache copies from and to them; where it is bypassed, the data goes through private
+    /// pages. As `copy` where a guest does not offer persistent grants, or no more pages can be kept.
     Persistent,
-    /// The disk works on the guest's pages themselves.
+    /// The disk works on the guest's pages themselves, direct I/O too.
     Direct,
 }
 

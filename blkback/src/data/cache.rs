@@ -2,13 +2,15 @@
 //!
 //! The rules are those of Linux' backend (PROTOCOL.md 6.1): always mapped writable, at most so many, the one unused for
 //! longest makes room. A page under way is out of the cache, on loan to one request; a second request for the same
-//! reference maps it again for itself.
+//! reference maps it again for itself. A page for which there is no room is not mapped: copying it is cheaper.
 
 use std::collections::HashMap;
 
 use blkif_proto::{GrantRef, Segment};
 use foldhash::fast::RandomState;
 use xen_platform::{Access, DomId, GrantError, Mapper, Mapping, SharedMem};
+
+use super::budget::Budget;
 
 /// One page on loan to a request.
 pub struct Lease<M> {
@@ -39,6 +41,7 @@ pub struct GrantCache<M> {
     // A box goes from here into a slot and on into a lease without being moved or freed.
     spare: Vec<Box<M>>,
     capacity: usize,
+    budget: &'static Budget,
     /// Ends of the list of idle slots.
     oldest: u32,
     newest: u32,
@@ -60,11 +63,17 @@ const END: u32 = u32::MAX;
 impl<M: Mapping> GrantCache<M> {
     /// A cache of at most `capacity` pages. Takes no memory yet.
     pub fn new(capacity: usize) -> Self {
+        Self::within(capacity, Budget::of_process())
+    }
+
+    /// The same, with its pages taken from `budget`.
+    pub(super) fn within(capacity: usize, budget: &'static Budget) -> Self {
         Self {
             slots: Vec::new(),
             by_gref: HashMap::default(),
             spare: Vec::new(),
             capacity,
+            budget,
             oldest: END,
             newest: END,
         }
@@ -80,7 +89,8 @@ impl<M: Mapping> GrantCache<M> {
         self.by_gref.is_empty()
     }
 
-    /// The page behind `gref`, mapped writable: out of the cache, or else mapped now.
+    /// The page behind `gref`, mapped writable: out of the cache, or else mapped now. Errors: [`GrantError::Exhausted`] when there
+    /// is no room to keep it; the mapper's.
     pub fn lease<P: Mapper<Mapping = M>>(
         &mut self,
         mapper: &mut P,
@@ -97,9 +107,16 @@ impl<M: Mapping> GrantCache<M> {
             let mapping = self.map(mapper, from, gref)?;
             return Ok(Lease { mapping, slot: None });
         }
+        if !self.has_room() {
+            return Err(GrantError::Exhausted);
+        }
         let mapping = self.map(mapper, from, gref)?;
         let slot = self.place(gref);
         Ok(Lease { mapping, slot })
+    }
+
+    fn has_room(&self) -> bool {
+        self.oldest != END || (self.slots.len() < self.capacity && self.budget.is_left())
     }
 
     /// Takes a page back: into the cache, or unmapped now.
@@ -137,9 +154,9 @@ impl<M: Mapping> GrantCache<M> {
         }
     }
 
-    /// A place for a page that is not in the cache; none if all are on loan.
+    /// A place for a page that is not in the cache; none if all are on loan, and another thread took the last of the budget.
     fn place(&mut self, gref: GrantRef) -> Option<u32> {
-        let slot = if self.slots.len() < self.capacity {
+        let slot = if self.slots.len() < self.capacity && self.budget.take() {
             let slot = u32::try_from(self.slots.len()).ok().filter(|slot| *slot != END)?;
             self.slots.push(Slot { gref, page: None, older: END, newer: END });
             slot
@@ -176,6 +193,12 @@ impl<M: Mapping> GrantCache<M> {
             Some(newer) => newer.older = older,
             None => self.newest = older,
         }
+    }
+}
+
+impl<M> Drop for GrantCache<M> {
+    fn drop(&mut self) {
+        self.budget.give(self.slots.len());
     }
 }
 

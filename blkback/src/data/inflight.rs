@@ -109,6 +109,11 @@ pub enum Failure {
 }
 
 impl<M> InFlight<M> {
+    /// True for one whose data the hypervisor copies: pages on loan are copied without it.
+    pub fn is_copied(&self) -> bool {
+        self.place == Place::Buffer && self.leases.is_empty()
+    }
+
     /// Takes the meaning of a parsed request over. The segments are copied: the caller's entries are used again.
     pub fn fill(&mut self, request: &Request<'_>) {
         self.op = request.op;

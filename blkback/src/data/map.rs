@@ -5,7 +5,6 @@ use blkif_proto::GrantRef;
 use xen_platform::{Access, BackWorld, CopyOp, GrantError, Mapper, Mapping, grant::CopyEnd};
 
 use super::{
-    cache::GrantCache,
     inflight::{Failure, InFlight, Place, Ticket},
     queue::{MappingOf, Queue, Reach},
     worker::Worker,
@@ -54,7 +53,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             if let Err(failure) = provide(queue, &mut self.mapper, &mut self.scratch, data) {
                 data.fail(failure);
             }
-            copies |= queue.reach == Reach::Copy && data.op.reads_guest();
+            copies |= data.is_copied() && data.op.reads_guest();
         }
         if copies {
             copy(&mut self.mapper, &mut self.scratch, &mut tickets, Leg::In);
@@ -124,39 +123,46 @@ fn provide<W: BackWorld>(
     scratch: &mut Scratch,
     data: &mut InFlight<MappingOf<W>>,
 ) -> Result<(), Failure> {
-    match queue.reach {
-        Reach::Copy => {
-            if !data.buffer.reserve(data.bytes) {
-                return Err(Failure::Memory(data.bytes));
-            }
-            data.place = Place::Buffer;
-        }
-        Reach::Direct => {
-            let access = if data.op.reads_guest() { Access::Read } else { Access::ReadWrite };
-            scratch.refs.clear();
-            scratch.refs.extend(data.segments.iter().map(|segment| segment.gref));
-            mapper.map(queue.dom, &scratch.refs, access, &mut data.mapping)?;
-            data.place = Place::Mapped;
-        }
-        Reach::Persistent | Reach::DirectPersistent => {
-            for segment in &data.segments {
-                let lease = queue.cache.lease(mapper, queue.dom, segment.gref)?;
-                data.leases.push(lease);
-            }
-            if queue.reach == Reach::DirectPersistent {
-                data.place = Place::Leased;
-                return Ok(());
-            }
-            if !data.buffer.reserve(data.bytes) {
-                return Err(Failure::Memory(data.bytes));
-            }
-            data.place = Place::Buffer;
-            if data.op.reads_guest() {
-                move_leased(data, true);
-            }
-        }
+    if queue.reach == Reach::Direct {
+        let access = if data.op.reads_guest() { Access::Read } else { Access::ReadWrite };
+        scratch.refs.clear();
+        scratch.refs.extend(data.segments.iter().map(|segment| segment.gref));
+        mapper.map(queue.dom, &scratch.refs, access, &mut data.mapping)?;
+        data.place = Place::Mapped;
+        return Ok(());
+    }
+    let leased = queue.reach.keeps_pages() && lease(queue, mapper, data)?;
+    if leased && queue.reach == Reach::DirectPersistent {
+        data.place = Place::Leased;
+        return Ok(());
+    }
+    if !data.buffer.reserve(data.bytes) {
+        return Err(Failure::Memory(data.bytes));
+    }
+    data.place = Place::Buffer;
+    if leased && data.op.reads_guest() {
+        move_leased(data, true);
     }
     Ok(())
+}
+
+/// Takes all pages of a request on loan. False when there is no room to keep them: they are to be copied.
+fn lease<W: BackWorld>(
+    queue: &mut Queue<W>,
+    mapper: &mut W::Mapper,
+    data: &mut InFlight<MappingOf<W>>,
+) -> Result<bool, GrantError> {
+    for segment in &data.segments {
+        match queue.cache.lease(mapper, queue.dom, segment.gref) {
+            Ok(lease) => data.leases.push(lease),
+            Err(GrantError::Exhausted) => {
+                data.leases.drain(..).for_each(|lease| queue.cache.give_back(lease));
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
 }
 
 /// Copies between the private pages and the leased ones: `inwards` from the guest, else to it.
@@ -185,27 +191,21 @@ fn fetch<W: BackWorld>(
     descriptors.resize(indirect.descriptor_bytes(), 0);
     for (gref, part) in indirect.pages().iter().zip(descriptors.chunks_mut(4096)) {
         if queue.reach.keeps_pages() {
-            read_leased(&mut queue.cache, mapper, queue.dom, *gref, part)?;
-        } else {
-            // Frontends without persistent grants may have granted these read-only.
-            mapper.map(queue.dom, &[*gref], Access::Read, &mut data.mapping)?;
-            data.mapping.page(0).map(|page| page.read(part));
-            data.mapping.clear();
+            match queue.cache.lease(mapper, queue.dom, *gref) {
+                Ok(lease) => {
+                    lease.page().map(|page| page.read(part));
+                    queue.cache.give_back(lease);
+                    continue;
+                }
+                Err(GrantError::Exhausted) => {}
+                Err(error) => return Err(error),
+            }
         }
+        // Frontends without persistent grants may have granted these read-only.
+        mapper.map(queue.dom, &[*gref], Access::Read, &mut data.mapping)?;
+        data.mapping.page(0).map(|page| page.read(part));
+        data.mapping.clear();
     }
-    Ok(())
-}
-
-fn read_leased<P: Mapper>(
-    cache: &mut GrantCache<P::Mapping>,
-    mapper: &mut P,
-    dom: xen_platform::DomId,
-    gref: GrantRef,
-    part: &mut [u8],
-) -> Result<(), GrantError> {
-    let lease = cache.lease(mapper, dom, gref)?;
-    lease.page().map(|page| page.read(part));
-    cache.give_back(lease);
     Ok(())
 }
 
@@ -266,9 +266,8 @@ fn list<'a, M: Mapping>(data: &'a mut InFlight<M>, leg: Leg, copies: &mut Vec<Co
         }
         return;
     }
-    // Pages on loan are copied without the hypervisor.
     let wanted = data.op.reads_guest() == (leg == Leg::In);
-    if data.place != Place::Buffer || !data.leases.is_empty() || !wanted {
+    if !data.is_copied() || !wanted {
         return;
     }
     let mut rest = data.buffer.bytes_mut(data.bytes);

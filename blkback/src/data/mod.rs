@@ -11,6 +11,7 @@
 //! touches a request.
 
 mod admit;
+mod budget;
 pub mod buffer;
 pub mod cache;
 mod complaint;

@@ -107,11 +107,13 @@ pub(super) enum Reach {
 }
 
 impl Reach {
-    fn of(strategy: Strategy, persistent: bool) -> Self {
+    fn of(strategy: Strategy, persistent: bool, image: &Image) -> Self {
         match (strategy, persistent) {
             (Strategy::Copy, _) | (Strategy::Persistent, false) => Reach::Copy,
-            (Strategy::Persistent, true) => Reach::Persistent,
-            (Strategy::Direct, true) => Reach::DirectPersistent,
+            // Only direct I/O could still be at the guest's pages when this process is gone: the page cache copies to and from
+            // them at once.
+            (Strategy::Persistent, true) if image.geometry().direct_io => Reach::Persistent,
+            (Strategy::Persistent | Strategy::Direct, true) => Reach::DirectPersistent,
             (Strategy::Direct, false) => Reach::Direct,
         }
     }
@@ -185,7 +187,7 @@ impl<W: BackWorld> Queue<W> {
         let port = events
             .bind_interdomain(spec.dom, spec.port)
             .map_err(|source| StartError::Bind { port: spec.port, source })?;
-        let reach = Reach::of(spec.strategy, spec.persistent);
+        let reach = Reach::of(spec.strategy, spec.persistent, &spec.image);
         Ok(Self {
             key: spec.key,
             dom: spec.dom,

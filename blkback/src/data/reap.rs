@@ -35,7 +35,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             return reaped;
         }
         let mut finished = std::mem::take(&mut self.finished);
-        if finished.iter().any(|ticket| is_copied(&ticket.data)) {
+        if finished.iter().any(|ticket| ticket.data.is_copied() && ticket.data.is_read()) {
             map::copy(&mut self.mapper, &mut self.scratch, &mut finished, Leg::Out);
         }
         for ticket in &mut finished {
@@ -52,9 +52,4 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         }
         self.release(ticket);
     }
-}
-
-/// True for a read whose data must be copied by the hypervisor.
-fn is_copied<M>(data: &InFlight<M>) -> bool {
-    data.place == Place::Buffer && data.leases.is_empty() && data.is_read()
 }

@@ -94,8 +94,13 @@ impl Rig {
         let ring_refs: Vec<GrantRef> = pages.grants().to_vec();
         let ring = FrontRing::init(Mapped::new(pages, terms.abi.entry_size()).unwrap());
 
-        let options =
-            ImageOptions { read_only: terms.read_only, sector_size: terms.sector_size, ..Default::default() };
+        let options = ImageOptions {
+            read_only: terms.read_only,
+            sector_size: terms.sector_size,
+            // Else it would do as `Direct` does.
+            direct_io: terms.strategy == Strategy::Persistent,
+            ..Default::default()
+        };
         let image = Arc::new(Image::null(SECTORS * 512, &options).unwrap());
         let max_segments = match terms.mode {
             SegmentMode::Direct => 11,

@@ -33,6 +33,11 @@ impl Bed {
         cache.give_back(lease);
     }
 
+    fn refused(&mut self, cache: &mut GrantCache<fake::Mapping>, page: usize) {
+        let refused = cache.lease(&mut self.mapper, self.dom, self.pages.grants()[page]);
+        assert_eq!(refused.err(), Some(GrantError::Exhausted));
+    }
+
     fn mapped(&self) -> u64 {
         self.machine.leaks().mapped
     }
@@ -58,10 +63,9 @@ fn a_page_on_loan_is_mapped_again_and_not_evicted() {
     let mut cache = GrantCache::new(1);
     let first = bed.lease(&mut cache, 0);
     let second = bed.lease(&mut cache, 0);
-    let other = bed.lease(&mut cache, 1);
-    assert_eq!(bed.mapped(), 3, "the second and the other are for their requests only");
+    assert_eq!(bed.mapped(), 2, "the second is for its request only");
+    bed.refused(&mut cache, 1);
     cache.give_back(second);
-    cache.give_back(other);
     assert_eq!(bed.mapped(), 1);
     assert!(first.page().is_some());
     cache.give_back(first);
@@ -69,11 +73,31 @@ fn a_page_on_loan_is_mapped_again_and_not_evicted() {
 }
 
 #[test]
-fn a_cache_without_room_maps_for_each_request() {
+fn a_cache_without_room_maps_nothing() {
     let mut bed = bed();
     let mut cache = GrantCache::new(0);
-    bed.touch(&mut cache, 0);
+    bed.refused(&mut cache, 0);
     assert_eq!((cache.len(), cache.is_empty(), bed.mapped()), (0, true, 0));
+}
+
+#[test]
+fn all_caches_share_what_the_process_may_keep() {
+    let mut bed = bed();
+    let budget = Box::leak(Box::new(Budget::new(3)));
+    let (mut one, mut two) = (GrantCache::within(8, budget), GrantCache::within(8, budget));
+    bed.touch(&mut one, 0);
+    bed.touch(&mut one, 1);
+    bed.touch(&mut two, 2);
+    assert_eq!((bed.mapped(), budget.is_left()), (3, false));
+    // A queue with pages makes room by its own.
+    bed.touch(&mut one, 3);
+    assert_eq!((one.len(), two.len(), bed.mapped()), (2, 1, 3));
+    let lease = bed.lease(&mut two, 2);
+    bed.refused(&mut two, 4);
+    two.give_back(lease);
+    drop(one);
+    bed.touch(&mut two, 4);
+    assert_eq!((two.len(), bed.mapped()), (2, 2), "what a queue leaves is there for others");
 }
 
 #[test]

@@ -67,7 +67,11 @@ impl Rig {
     /// Starts the daemon, for the first time or again, with the configuration it had.
     pub fn start(&mut self) -> Result<()> {
         ensure!(!self.world.has_backend(), "the daemon runs");
-        let text = self.config.get_or_insert_with(|| CONFIG.to_owned());
+        let text = self.config.get_or_insert_with(|| {
+            // Through the page cache the disk works on the kept pages, as with `direct`.
+            let direct_io = self.strategy == Strategy::Persistent;
+            format!("{CONFIG}[disk]\ndirect-io = {direct_io}\n")
+        });
         let path = self.world.dir().join("blkback.toml");
         match self.processes {
             Processes::One => {
