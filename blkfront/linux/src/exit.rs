@@ -1,8 +1,14 @@
 //! Exit codes: what a script can tell apart.
 
-use std::process::ExitCode;
+use std::{fs, process::ExitCode};
+
+use blkfront::DeviceError;
+use xen_platform::GrantError;
 
 use crate::say;
+
+/// Where Linux keeps the number of pages that all programs of a guest together may grant.
+const GNTALLOC_LIMIT: &str = "/sys/module/xen_gntalloc/parameters/limit";
 
 /// Everything was done.
 pub(crate) const OK: u8 = 0;
@@ -32,7 +38,23 @@ pub(crate) struct Mismatch {
 pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::from(OK) };
     say::error(&error);
+    if is_out_of_grants(&error)
+        && let Ok(limit) = fs::read_to_string(GNTALLOC_LIMIT)
+    {
+        say::hint(&format!(
+            "all programs together may grant {} pages: write more to {GNTALLOC_LIMIT}, or ask for less (--depth, --piece, --ring-pages)",
+            limit.trim()
+        ));
+    }
     ExitCode::from(code(&error))
+}
+
+fn is_out_of_grants(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let device = cause.downcast_ref::<DeviceError>();
+        matches!(device, Some(DeviceError::Grant(GrantError::Exhausted)))
+            || cause.downcast_ref() == Some(&GrantError::Exhausted)
+    })
 }
 
 fn code(error: &anyhow::Error) -> u8 {
@@ -50,6 +72,14 @@ mod tests {
     use anyhow::Context as _;
 
     use super::*;
+
+    #[test]
+    fn a_lack_of_grants_is_seen_through_any_context() {
+        let of_device = anyhow::Error::from(DeviceError::Grant(GrantError::Exhausted)).context("connecting");
+        assert!(is_out_of_grants(&of_device));
+        assert!(is_out_of_grants(&anyhow::Error::from(GrantError::Exhausted).context("reading")));
+        assert!(!is_out_of_grants(&anyhow::Error::from(GrantError::System(5))));
+    }
 
     #[test]
     fn the_code_survives_context() {

@@ -14,3 +14,8 @@ pub(crate) fn line(text: impl AsRef<str>) -> anyhow::Result<()> {
 pub(crate) fn error(error: &anyhow::Error) {
     let _ = writeln!(io::stderr(), "blkfront: {error:#}");
 }
+
+/// Prints what may help, after an error.
+pub(crate) fn hint(text: &str) {
+    let _ = writeln!(io::stderr(), "blkfront: hint: {text}");
+}
