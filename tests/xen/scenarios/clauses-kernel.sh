@@ -5,8 +5,8 @@
 # As many queues as clauses have; by itself it offers one for each processor.
 modprobe xen-blkback max_queues=4
 mapfile -t disks < <(blank_disks served_by_kernel)
-create_without_driver one vcpus=2 "${disks[@]}"
-put_clauses one
+create_without_driver one "${disks[@]}"
+put_clauses one --abi x86_64-abi
 no_kernel_complaint one
 as_recorded
 shut_down one

@@ -7,7 +7,7 @@ use xen_platform::{Access, FrontWorld};
 use crate::{
     conformance::{
         Clause, EVERY_ABI, ONE_ABI,
-        rig::{Connection, Guest, IMAGE_BYTES, Raw, TRACES, Wish, noise, whole},
+        rig::{Connection, Guest, Raw, TRACES, Wish, noise, whole},
     },
     must,
 };
@@ -157,6 +157,7 @@ fn with_data<W: FrontWorld>(guest: &mut Guest<W>, op: Opcode) -> Result<()> {
 
 fn data_is_checked<W: FrontWorld>(guest: &mut Guest<W>, op: Opcode) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
+    let before = connection.read(TRACES, 4096)?;
     let page = connection.pages(1, 0x55)?;
     let segment = whole(&page)[0];
     connection.error(&Raw::data(op, 1, u64::MAX, &[segment]))?;
@@ -165,14 +166,14 @@ fn data_is_checked<W: FrontWorld>(guest: &mut Guest<W>, op: Opcode) -> Result<()
     connection.error(&Raw::data(op, 4, TRACES, &[Segment { gref: GrantRef(u32::MAX), ..segment }]))?;
     connection.error(&Raw { arg: 12, ..Raw::data(op, 5, TRACES, &[segment; 11]) })?;
     connection.take_back(page)?;
-    must!(connection.read(TRACES, 4096)? == vec![0; 4096], "a refused {op} was written");
+    must!(connection.read(TRACES, 4096)? == before, "a refused {op} was written");
     connection.works()
 }
 
 fn among_writes<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
     for _ in 0..10 {
-        let segments = whole(&connection.pages(1, 0x55)?);
+        let segments = connection.segments(1, 0x55)?;
         let request = |n| match n % 4 {
             3 => Raw::data(Opcode::FLUSH, n, u64::MAX, &[]),
             _ => Raw::write(n, TRACES + 8 * n, &segments),
@@ -191,8 +192,7 @@ fn stack<W: FrontWorld>(
     (0..count)
         .map(|n| {
             let op = if barrier(n) { Opcode::WRITE_BARRIER } else { Opcode::WRITE };
-            let page = connection.pages(1, u8::try_from(n)?)?;
-            Ok(Raw::data(op, n, TRACES, &whole(&page)))
+            Ok(Raw::data(op, n, TRACES, &connection.segments(1, u8::try_from(n)?)?))
         })
         .collect()
 }
@@ -309,8 +309,9 @@ fn secure_not_offered<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
 
 fn written_again<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
+    let capacity = guest.disk()?.sectors;
     for round in 0..5 {
-        connection.okay(&Raw::discard(1, 0, IMAGE_BYTES / 512))?;
+        connection.okay(&Raw::discard(1, 0, capacity))?;
         let data = noise(round, 30 * 4096);
         connection.write(TRACES, &data)?;
         must!(connection.read(TRACES, data.len())? == data, "round {round}");

@@ -85,6 +85,7 @@ fn references_to_nothing<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut page = connection.pages(1, 0)?;
     let ended = page.grants()[0];
     connection.lender.reclaim(&mut page)?;
+    connection.lender.release(page);
     for gref in [0, 1, 7, 8, ended.0, 0x7FFF_FFFF, 0x8000_0000, u32::MAX] {
         connection.error(&Raw::read(1, TRACES, &[Segment::page(GrantRef(gref))]))?;
         connection.error(&Raw::write(2, TRACES, &[Segment::page(GrantRef(gref)); 11]))?;

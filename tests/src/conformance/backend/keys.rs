@@ -94,9 +94,15 @@ pub(super) fn clauses<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
         },
         Clause {
             name: "keys.ring-not-granted-refused",
-            rule: "A ring that is not granted, or only to be read, is refused (1.2).",
+            rule: "A ring that is not granted is refused (1.2).",
             abis: ONE_ABI,
             check: ring_not_granted,
+        },
+        Clause {
+            name: "keys.ring-read-only-refused",
+            rule: "A ring that is granted only to be read is refused (1.2).",
+            abis: ONE_ABI,
+            check: ring_read_only,
         },
         Clause {
             name: "keys.port-not-free",
@@ -280,6 +286,10 @@ fn ring_not_granted<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
         guest.refused_for("ring").with_context(|| reference.to_owned())?;
         guest.restart()?;
     }
+    guest.connect(&Wish::default())?.works()
+}
+
+fn ring_read_only<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut lender = guest.world.lender(xen_platform::DomId::DOM0)?;
     let mut page = lender.alloc(1)?;
     lender.lend(&mut page, Access::Read)?;

@@ -97,7 +97,7 @@ const OFFENCES: [(&str, Offence); 12] = [
         connection.error(&Raw::write(1, u64::MAX, &whole(&pages)))
     }),
     ("segments beyond their page", |_, connection| {
-        let segment = whole(&connection.pages(1, 0)?)[0];
+        let segment = connection.segments(1, 0)?[0];
         connection.error(&Raw::read(1, 0, &[Segment { first_sect: 9, last_sect: 250, ..segment }]))
     }),
     ("65535 indirect segments", |_, connection| {

@@ -226,14 +226,18 @@ fn admitted_before_overflow<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
 
 fn padding_zero<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
+    let segments = connection.segments(1, 0)?;
     // The slot is full of ones, so whatever is zero in it afterwards was written.
-    let mut request = Raw::read(7, 0, &[]);
-    request.body = vec![0xFF; 88];
-    connection.queue().send(&request.entries(guest.abi))?;
-    let answer = connection.queue().raw_answer(1)?;
-    must!(Response::parse(&answer).status == Status::ERROR, "{:?}", Response::parse(&answer));
-    must!(answer[9] == 0, "byte 9 is {}", answer[9]);
-    must!(answer[12..16].iter().all(|byte| *byte == 0), "bytes 12 to 15 are {:?}", &answer[12..16]);
+    for (arg, status) in [(0, Status::ERROR), (1, Status::ERROR), (12, Status::ERROR), (1, Status::OKAY)] {
+        let okay = status == Status::OKAY;
+        let mut request = Raw { arg, ..Raw::read(u64::MAX, if okay { 0 } else { u64::MAX }, &segments) };
+        request.body.resize(88, 0xFF);
+        connection.queue().send(&request.entries(guest.abi))?;
+        let answer = connection.queue().raw_answer(1)?;
+        must!(Response::parse(&answer).status == status, "{:?} to {request}", Response::parse(&answer));
+        let padding = [&answer[9..10], &answer[12..guest.abi.response_size()]].concat();
+        must!(padding.iter().all(|byte| *byte == 0), "bytes of the request are left: {padding:x?}");
+    }
     Ok(())
 }
 

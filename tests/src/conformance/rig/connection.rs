@@ -24,11 +24,21 @@ pub struct Connection<W: FrontWorld> {
     /// The backend may keep pages mapped.
     persistent: bool,
     id: u64,
+    /// Lent until the connection is dropped.
+    kept: Vec<Pages>,
 }
 
 impl<W: FrontWorld> Connection<W> {
     pub(super) fn new(queues: Vec<RawQueue<W::Events>>, lender: W::Lender, abi: Abi, wish: &Wish) -> Self {
-        Self { queues, lender, abi, blocks: wish.blocks, persistent: wish.persistent, id: 0x1000 }
+        Self {
+            queues,
+            lender,
+            abi,
+            blocks: wish.blocks,
+            persistent: wish.persistent,
+            id: 0x1000,
+            kept: Vec::new(),
+        }
     }
 
     /// The first queue.
@@ -55,6 +65,14 @@ impl<W: FrontWorld> Connection<W> {
         self.lend(&vec![byte; count * PAGE_SIZE], Access::ReadWrite)
     }
 
+    /// Whole-page segments over `count` pages full of `byte`, lent writable for as long as the connection lives.
+    pub fn segments(&mut self, count: usize, byte: u8) -> Result<Vec<Segment>> {
+        let pages = self.pages(count, byte)?;
+        let segments = whole(&pages);
+        self.kept.push(pages);
+        Ok(segments)
+    }
+
     /// Takes pages back. Errors: the backend still has one mapped, and persistent grants were not agreed.
     pub fn take_back(&mut self, mut pages: Pages) -> Result<()> {
         if !self.persistent {
@@ -79,18 +97,11 @@ impl<W: FrontWorld> Connection<W> {
     /// [`ask`](Self::ask) on queue number `queue`.
     pub fn ask_on(&mut self, queue: usize, raw: &Raw) -> Result<Status> {
         let (entries, stride) = (raw.entries(self.abi), self.stride(raw));
-        let size = self.abi.response_size();
         let queue = &mut self.queues[queue];
         queue.send(&entries)?;
-        let slot = queue.raw_answer(stride).with_context(|| format!("{raw:x?}"))?;
-        let answer = Response::parse(&slot);
+        let answer = Response::parse(&queue.raw_answer(stride).with_context(|| raw.to_string())?);
         ensure!(answer.id == raw.id, "the id {:#x} came back as {:#x}", raw.id, answer.id);
         ensure!(answer.op == raw.answer_op(), "the answer to {} says {}", raw.answer_op(), answer.op);
-        ensure!(
-            slot[9] == 0 && slot[12..size].iter().all(|byte| *byte == 0),
-            "padding: {:x?}",
-            &slot[..size]
-        );
         Ok(answer.status)
     }
 
@@ -111,7 +122,7 @@ impl<W: FrontWorld> Connection<W> {
 
     fn expect(&mut self, raw: &Raw, status: Status) -> Result<()> {
         let answer = self.ask(raw)?;
-        ensure!(answer == status, "{answer} where {status} belongs, to {raw:x?}");
+        ensure!(answer == status, "{answer} where {status} belongs, to {raw}");
         Ok(())
     }
 
@@ -132,7 +143,7 @@ impl<W: FrontWorld> Connection<W> {
     pub fn batch_okay(&mut self, requests: &[Raw]) -> Result<Vec<Response>> {
         let answers = self.batch(requests)?;
         for answer in &answers {
-            ensure!(answer.status == Status::OKAY, "{answer:?}");
+            ensure!(answer.status == Status::OKAY, "{} to {} {:#x}", answer.status, answer.op, answer.id);
         }
         Ok(answers)
     }
@@ -144,7 +155,7 @@ impl<W: FrontWorld> Connection<W> {
 
     /// A read of one page from somewhere for each id, all into the same page.
     pub fn reads(&mut self, ids: impl Iterator<Item = u64>) -> Result<Vec<Raw>> {
-        let segments = whole(&self.pages(1, 0)?);
+        let segments = self.segments(1, 0)?;
         Ok(ids.map(|id| Raw::read(id, id % 1024 * 8, &segments)).collect())
     }
 

@@ -1,5 +1,7 @@
 //! Requests as a guest's hand writes them: every field is the clause's choice, and nothing is checked.
 
+use std::fmt;
+
 use blkif_proto::{Abi, Entry, GrantRef, Opcode, Segment, segment_block};
 
 /// Bytes of an entry's body on every ABI.
@@ -89,6 +91,18 @@ impl Raw {
             entries.push(entry);
         }
         entries
+    }
+}
+
+/// What it asks for, without what differs from run to run.
+impl fmt::Display for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { op, arg, arg16, sector, .. } = self;
+        match *op {
+            Opcode::DISCARD => write!(f, "{op} at sector {sector}, flag {arg}"),
+            Opcode::INDIRECT => write!(f, "{op} {} of {arg16} segments at sector {sector}", Opcode(*arg)),
+            _ => write!(f, "{op} of {arg} segments at sector {sector}"),
+        }
     }
 }
 
