@@ -2,12 +2,13 @@
 
 CONSOLES=/var/log/xen/console
 
-# create NAME [pv|pvh] [vcpus=N] [memory=MB] [disk=SPEC]... [cmdline=WORDS]
+# create NAME [pv|pvh] [driver-domain] [vcpus=N] [memory=MB] [disk=SPEC]... [cmdline=WORDS]
 create() {
-    local name=$1 type=pv vcpus=1 memory=256 disks=() cmdline='' word
+    local name=$1 type=pv vcpus=1 memory=256 disks=() cmdline='' driver=0 word
     for word in "${@:2}"; do
         case $word in
         pv | pvh) type=$word ;;
+        driver-domain) driver=1 ;;
         vcpus=*) vcpus=${word#*=} ;;
         memory=*) memory=${word#*=} ;;
         disk=*) disks+=("'${word#*=}'") ;;
@@ -27,6 +28,7 @@ ramdisk = "/bed/ramdisk"
 extra = "console=hvc0 quiet loglevel=4 panic=1 $cmdline"
 disk = [ $(IFS=,; echo "${disks[*]}") ]
 on_crash = "destroy"
+driver_domain = $driver
 tsc_mode = "native"
 END
     rm -f "$CONSOLES/guest-$name.log"
@@ -72,3 +74,18 @@ shut_down() {
 }
 
 is_gone() { ! xl domid "$1"; }
+
+# Runs a command that makes the guest reboot, and waits until it is up again, in a new domain: reboots NAME COMMAND...
+reboots() {
+    local domain starts
+    domain=$(xl domid "$1")
+    starts=$(starts_of "$1")
+    say "rebooting $1"
+    "${@:2}"
+    within 120 has_rebooted "$1" "$domain" "$starts"
+}
+
+has_rebooted() { [ "$(xl domid "$1")" -gt "$2" ] && [ "$(starts_of "$1")" -gt "$3" ]; }
+
+# All domains of this name, one after the other, write the same log.
+starts_of() { grep -c '^@@ 0 0' "$CONSOLES/guest-$1.log"; }
