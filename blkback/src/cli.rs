@@ -26,7 +26,8 @@ pub(crate) struct Arguments {
     /// Data-plane threads [default: one per processor]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
-    /// How data moves between disk and guest [default: direct in a simulated world, else copy]
+    /// How data moves between disk and guest [default: direct in a simulated world, else copy for
+    /// images with direct I/O and persistent for others]
     #[arg(long)]
     strategy: Option<Strategy>,
     /// Longest polling after work, in microseconds [default: 50 in a simulated world, else 0]

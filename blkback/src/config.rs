@@ -6,7 +6,7 @@
 //! run-dir = "/run/blkback"  # one daemon at a time holds the lock in it; on Xen only
 //! kinds = ["vbd"]           # directories below backend/ to serve
 //! workers = 0               # data-plane threads; 0: one per processor
-//! strategy = "copy"         # copy, persistent or direct
+//! strategy = "copy"         # copy, persistent or direct; absent: by the image
 //! poll-us = 0               # longest polling after work, in microseconds
 //! resize-check-s = 5        # how often images are measured again; 0: never
 //! shutdown-s = 10           # how long guests have to close at the end
@@ -46,7 +46,7 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
-    /// Through private pages, by grant copy. The safe choice on real Xen.
+    /// Through private pages, by grant copy. No memory of a guest stays in reach.
     Copy,
     /// Guest pages stay mapped. The page cache copies from and to them; where it is bypassed, the data goes through private
     /// pages. As `copy` where a guest does not offer persistent grants, or no more pages can be kept.
@@ -81,7 +81,7 @@ pub struct DaemonConfig {
     pub kinds: Vec<String>,
     /// Data-plane threads; 0 means one per processor.
     pub workers: usize,
-    /// How data moves; absent: by world, `direct` in the simulator and `copy` on Xen.
+    /// How data moves; absent: `direct` in the simulator; on Xen `copy` for images with direct I/O, `persistent` for others.
     pub strategy: Option<Strategy>,
     /// Longest polling after work, in microseconds; absent: by world, 50 in the simulator and 0 on Xen.
     pub poll_us: Option<u64>,
@@ -168,12 +168,12 @@ impl From<Segments> for SegmentMode {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// It is not TOML, or has a key or type that does not exist.
     #[error("{}:{line}: {text}", path.display())]
@@ -233,7 +233,7 @@ impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text =
-            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+            fs::read_to_string(path).map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
         Self::parse(&text, path)
     }
 

@@ -37,7 +37,6 @@ fn run(arguments: &cli::Arguments) -> Result<()> {
     if arguments.xen == "linux" {
         let world = linux::World::for_backend()?;
         let _alone = RunDir::claim(&config.daemon.run_dir)?;
-        config.daemon.strategy.get_or_insert(Strategy::Copy);
         if config.daemon.domain.is_none() {
             let own = linux::World::own_domain().context("cannot find our own domain's number")?;
             config.daemon.domain = Some(own.0);

@@ -347,9 +347,17 @@ impl Device {
         }
     }
 
+    /// What is configured, or else what suits the image: the page cache reads and writes pages that stay mapped as its own, while
+    /// direct I/O would need a copy between.
     fn strategy(&self) -> Strategy {
         let own = self.choice.as_ref().and_then(|choice| choice.settings.strategy);
-        own.or(self.context.config.daemon.strategy).unwrap_or(Strategy::Copy)
+        let direct_io = match (&self.image, &self.choice) {
+            (Some(image), _) => image.geometry().direct_io,
+            (None, Some(choice)) => choice.options.direct_io,
+            (None, None) => self.context.config.disk.direct_io.unwrap_or(false),
+        };
+        let suited = if direct_io { Strategy::Copy } else { Strategy::Persistent };
+        own.or(self.context.config.daemon.strategy).unwrap_or(suited)
     }
 
     async fn blame(&mut self, text: &str) -> io::Result<()> {
