@@ -21,12 +21,12 @@ pub struct RunDir {
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
     /// It cannot be made or used.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// What cannot.
         path: PathBuf,
         /// Why not.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Another daemon has it.
     #[error("{}: another blkback is running{}", path.display(), if holder.is_empty() { String::new() } else { format!(", process {holder}") })]
@@ -42,7 +42,7 @@ impl RunDir {
     /// Makes the directory if need be, and takes its lock, which lasts until the value is dropped or the process ends.
     pub fn claim(dir: &Path) -> Result<Self, RunDirError> {
         let path = dir.join("lock");
-        let failed = |source| RunDirError::Io { path: path.clone(), source };
+        let failed = |cause| RunDirError::Io { path: path.clone(), cause };
         fs::create_dir_all(dir).map_err(failed)?;
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         match Flock::lock(file.map_err(failed)?, FlockArg::LockExclusiveNonblock) {

@@ -118,7 +118,7 @@ impl Store {
     pub async fn read(&self, path: &str) -> io::Result<Option<String>> {
         match self.limited(self.xs.read(path)).await {
             Ok(value) => Ok(Some(value.into())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if is_missing(&error) => Ok(None),
             Err(error) if error.kind() == ErrorKind::InvalidData => Ok(Some('\u{FFFD}'.into())),
             Err(error) => Err(error),
         }
@@ -130,7 +130,7 @@ impl Store {
             Ok(names) => {
                 Ok(names.into_iter().map(Into::into).filter(|name: &String| !name.is_empty()).collect())
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) if is_missing(&error) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
@@ -239,6 +239,11 @@ impl Store {
             }
         }
     }
+}
+
+/// True when there is no such node, or none that we may see: a driver domain is not told which.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
 }
 
 /// Where a device is in XenStore.

@@ -66,6 +66,8 @@ pub struct Vbd {
     inherited: bool,
     /// When the toolstack has waited long enough for our state 2.
     overdue: Option<Duration>,
+    /// When the toolstack has had time to see that a device is closed whose directory is ours to remove.
+    leaving: Option<Duration>,
     /// The device is being closed for an error; rings are not served again before the frontend has closed.
     condemned: bool,
     /// The daemon ends, and since when.
@@ -77,6 +79,8 @@ pub struct Vbd {
 
 /// How long state 2 waits for a slow image. libxl gives up after 10 s.
 const OFFER_AFTER: Duration = Duration::from_secs(1);
+/// How long a closed device's directory is left, if removing it is up to us: libxl must see the 6, and then waits 10 s.
+const REMOVE_AFTER: Duration = Duration::from_secs(2);
 /// How often an event channel is tried that a dying predecessor still has.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// How long it is tried.
@@ -97,6 +101,7 @@ impl Vbd {
             remade: false,
             inherited: false,
             overdue: None,
+            leaving: None,
             condemned: false,
             ending: None,
             patience,
@@ -191,6 +196,9 @@ impl Vbd {
             || seen.renewed && !self.condemned;
         self.reborn |= self.rings != Rings::None && (begins || frontend == Initialising);
         self.begun |= begins || frontend == Initialising;
+        if seen.online {
+            self.leaving = None;
+        }
         if begins {
             self.condemned = false;
             if self.medium == Medium::Failed {
@@ -245,8 +253,8 @@ impl Vbd {
             self.set(State::Closing, actions);
         }
         match seen.frontend {
-            State::Closed => self.close(&seen, actions),
-            State::Unknown if self.met || !seen.online => self.close(&seen, actions),
+            State::Closed => self.close(&seen, now, actions),
+            State::Unknown if self.met || !seen.online => self.close(&seen, now, actions),
             // Served on until it has closed.
             State::Closing if self.own == State::Closed => {}
             State::Closing => self.set(State::Closing, actions),
@@ -293,8 +301,8 @@ impl Vbd {
     fn wait(&mut self, seen: &Seen, now: Duration, actions: &mut Vec<Action>) {
         match self.own {
             // A detach without an active frontend: nobody else will move. Or a guest that died while it closed.
-            State::Closing if !self.condemned || !seen.online => self.close(seen, actions),
-            State::Closed if !seen.online => self.leave(seen, actions),
+            State::Closing if !self.condemned || !seen.online => self.close(seen, now, actions),
+            State::Closed if !seen.online => self.leave(seen, now, actions),
             State::Closed if self.begun && !self.condemned => self.offer(seen, now, actions),
             State::Initialising | State::InitWait if !self.condemned => self.offer(seen, now, actions),
             // The guest began anew while no daemon was there.
@@ -320,23 +328,18 @@ impl Vbd {
             return;
         }
         // A script is only run once we are at 2; a slow image must not make the toolstack give up.
-        if !self.is_unscripted() || self.medium == Medium::Open || self.is_overdue(now, actions) {
+        if !self.is_unscripted()
+            || self.medium == Medium::Open
+            || passed(&mut self.overdue, OFFER_AFTER, now, actions)
+        {
             actions.push(Action::Offer);
             self.set(State::InitWait, actions);
             self.overdue = None;
         }
     }
 
-    fn is_overdue(&mut self, now: Duration, actions: &mut Vec<Action>) -> bool {
-        let overdue = self.overdue.get_or_insert_with(|| {
-            actions.push(Action::Wake(now + OFFER_AFTER));
-            now + OFFER_AFTER
-        });
-        now >= *overdue
-    }
-
     /// The frontend has closed, or is gone.
-    fn close(&mut self, seen: &Seen, actions: &mut Vec<Action>) {
+    fn close(&mut self, seen: &Seen, now: Duration, actions: &mut Vec<Action>) {
         if !self.drained(actions) {
             return;
         }
@@ -344,20 +347,23 @@ impl Vbd {
         // Before the toolstack hears of it, and may want the image for another guest.
         self.shut(actions);
         self.set(State::Closed, actions);
-        self.leave(seen, actions);
+        self.leave(seen, now, actions);
     }
 
     /// Closed: lets the image go, and the device too if it is not to exist any more.
-    fn leave(&mut self, seen: &Seen, actions: &mut Vec<Action>) {
+    fn leave(&mut self, seen: &Seen, now: Duration, actions: &mut Vec<Action>) {
         self.shut(actions);
         if !seen.online {
-            self.part(seen, actions);
+            self.part(seen, now, actions);
         }
     }
 
     /// Nothing more is to be done for the device, but by whoever deletes its directory.
-    fn part(&mut self, seen: &Seen, actions: &mut Vec<Action>) {
+    fn part(&mut self, seen: &Seen, now: Duration, actions: &mut Vec<Action>) {
         if self.removes && self.own == State::Closed && !seen.online {
+            if !passed(&mut self.leaving, REMOVE_AFTER, now, actions) {
+                return;
+            }
             actions.push(Action::Remove);
         }
         actions.push(Action::Forget);
@@ -389,7 +395,7 @@ impl Vbd {
         if closed || !matches!(self.own, State::Initialising | State::InitWait) {
             self.set(State::Closed, actions);
         }
-        self.part(seen, actions);
+        self.part(seen, now, actions);
     }
 
     fn condemn(&mut self, text: String, actions: &mut Vec<Action>) {
@@ -441,6 +447,15 @@ impl Vbd {
             actions.push(Action::SetState(state));
         }
     }
+}
+
+/// True once `after` has passed since the first time it was asked.
+fn passed(due: &mut Option<Duration>, after: Duration, now: Duration, actions: &mut Vec<Action>) -> bool {
+    let due = *due.get_or_insert_with(|| {
+        actions.push(Action::Wake(now + after));
+        now + after
+    });
+    now >= due
 }
 
 /// What our state node means at our first look.

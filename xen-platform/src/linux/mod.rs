@@ -43,14 +43,14 @@ pub enum OpenError {
     #[error("this system does not run on Xen: there is no /dev/xen")]
     NoXen,
     /// A device node cannot be opened.
-    #[error("cannot open {node}: {source}{}", hint(source, module))]
+    #[error("cannot open {node}: {cause}{}", hint(cause, module))]
     Node {
         /// Its path.
         node: &'static str,
         /// The kernel module that makes it.
         module: &'static str,
         /// Why not.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -78,7 +78,7 @@ impl World {
             return Err(OpenError::NoXen);
         }
         for &Node { path: node, module } in nodes {
-            open(node).map_err(|source| OpenError::Node { node, module, source })?;
+            open(node).map_err(|cause| OpenError::Node { node, module, cause })?;
         }
         Ok(Self { clock: SystemClock::default() })
     }

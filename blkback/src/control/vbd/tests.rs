@@ -184,10 +184,20 @@ fn a_driver_domain_removes_what_is_closed_for_good_and_nothing_else() {
         assert_eq!(life.frontend(Closed), [Shut, SetState(Closed)], "it may come back");
         life
     };
-    assert_eq!(closed().toolstack(false, Closed), [Remove, Forget]);
-    let mut destroyed = closed();
-    destroyed.nodes.frontend = Unknown;
-    assert_eq!(destroyed.toolstack(false, Closing), [SetState(Closed), Remove, Forget]);
+    let mut detached = closed();
+    assert_eq!(
+        detached.toolstack(false, Closing),
+        [SetState(Closed), Wake(REMOVE_AFTER)],
+        "the toolstack is to see it"
+    );
+    assert_eq!(detached.look(), []);
+    detached.now = REMOVE_AFTER;
+    assert_eq!(detached.event(Event::Tick), [Remove, Forget]);
+    let mut again = closed();
+    again.toolstack(false, Closed);
+    again.now = REMOVE_AFTER;
+    again.nodes.frontend = Initialising;
+    assert!(!again.toolstack(true, Initialising).contains(&Remove), "made anew in time");
     assert_eq!(closed().event(Event::Shutdown), [Wake(10 * SECOND), Forget], "the next daemon serves it");
     let mut deleted = closed();
     deleted.nodes.own = None;
@@ -196,11 +206,13 @@ fn a_driver_domain_removes_what_is_closed_for_good_and_nothing_else() {
 
 #[test]
 fn a_driver_domain_removes_what_was_closed_while_no_daemon_was_there() {
-    let mut life = Life::in_driver_domain();
-    life.nodes.frontend = Unknown;
-    assert_eq!(life.toolstack(false, Closing), [SetState(Closed), Remove, Forget]);
-    let mut life = Life::in_driver_domain();
-    assert_eq!(life.toolstack(false, Closed), [Remove, Forget]);
+    for own in [Closing, Closed] {
+        let mut life = Life::in_driver_domain();
+        life.nodes.frontend = Unknown;
+        life.toolstack(false, own);
+        life.now = REMOVE_AFTER;
+        assert_eq!(life.event(Event::Tick), [Remove, Forget]);
+    }
 }
 
 #[test]
