@@ -6,7 +6,7 @@
 modprobe xen-blkback max_queues=4
 mapfile -t disks < <(blank_disks served_by_kernel)
 create_without_driver one "${disks[@]}"
-put_clauses one --abi x86_64-abi
+put_clauses one
 no_kernel_complaint one
 as_recorded
 shut_down one

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long = "abi", value_name = "ABI", value_parser = one::abi)]
     abis: Vec<Abi>,
     /// Seconds that a clause may take
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 60)]
     limit: u64,
     /// Seconds after which a backend that does not answer is taken to say nothing
     #[arg(long, default_value_t = 3)]

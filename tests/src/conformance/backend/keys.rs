@@ -1,7 +1,5 @@
 //! What the frontend writes into XenStore, right and wrong (docs/PROTOCOL.md sections 4.4 and 0).
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
 use blkif_proto::{Abi, keys, xenbus::State};
 use xen_platform::{Access, FrontWorld, Lender as _};
@@ -9,7 +7,7 @@ use xen_platform::{Access, FrontWorld, Lender as _};
 use crate::{
     conformance::{
         Clause, EVERY_ABI, ONE_ABI,
-        rig::{Guest, Wish},
+        rig::{Guest, Wish, silence},
     },
     must,
 };
@@ -254,7 +252,7 @@ fn changed_while_connected<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
         ] {
             guest.change(&[(key, value), (keys::STATE, Some("4"))])?;
         }
-        guest.stays(State::Connected, Duration::from_millis(30))?;
+        guest.stays(State::Connected, silence())?;
         connection.works()?;
     }
     Ok(())
@@ -281,7 +279,8 @@ fn read_afresh<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
 }
 
 fn ring_not_granted<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
-    for reference in ["0", "1", "4294967295"] {
+    // Low ones are those of a real guest's console and XenStore.
+    for reference in ["60000", "4294967295"] {
         guest.publish(&Wish::default().with(keys::RING_REF, reference))?;
         guest.refused_for("ring").with_context(|| reference.to_owned())?;
         guest.restart()?;
@@ -303,7 +302,7 @@ fn ring_read_only<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
 fn port_not_free<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     for port in ["0", "4242", "4294967295"] {
         let mut connection = guest.publish(&Wish::default().with(keys::EVENT_CHANNEL, port))?;
-        std::thread::sleep(Duration::from_millis(40));
+        std::thread::sleep(silence());
         let state = guest.backend_state()?;
         must!(matches!(state, State::InitWait | State::Closing), "the backend is {state}");
         guest.restart()?;

@@ -51,7 +51,7 @@ const CLAUSES: &[(&str, &[Need])] = &[
     ("drivers.kexec", &[queues(2), PERSISTENT]),
     ("drivers.ovmf-then-another-driver", &[queues(2)]),
     ("features.every-large-ring", &[BLOCKS, queues(3), order(2), pages(4)]),
-    ("features.ring-size-told-once", &[order(1)]),
+    ("features.ring-size-told-once", &[order(1), pages(2)]),
     ("hostile.descriptors-change-while-read", &[indirect(64)]),
     ("hostile.random-blocks", &[BLOCKS]),
     ("hostile.random-descriptors", &[indirect(700)]),

@@ -118,7 +118,7 @@ fn no_zeros<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let offset = keys::DISCARD_ALIGNMENT;
     let nodes = snapshot(guest)?;
     let zero = nodes.iter().find(|(key, value)| is_feature(key) && key != offset && value == "0");
-    must!(zero.is_none(), "{zero:?}");
+    must!(zero.is_none(), "{} is written as 0", zero.map_or("", |(key, _)| key));
     Ok(())
 }
 

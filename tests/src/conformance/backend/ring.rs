@@ -10,13 +10,10 @@ use xen_platform::FrontWorld;
 use crate::{
     conformance::{
         Clause, EVERY_ABI, ONE_ABI,
-        rig::{Guest, Raw, Wish, whole},
+        rig::{Guest, Raw, Wish, silence, whole},
     },
     must,
 };
-
-/// How long a backend is given to do what it must not do.
-const SILENCE: Duration = Duration::from_millis(40);
 
 pub(super) fn clauses<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
     vec![
@@ -152,7 +149,7 @@ fn every_slot<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
         let requests = connection.reads(round * slots..(round + 1) * slots)?;
         connection.batch_okay(&requests)?;
     }
-    connection.queue().silence(SILENCE)
+    connection.queue().silence(silence())
 }
 
 fn overflow_closes<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
@@ -193,7 +190,7 @@ fn broken_stays_broken<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let request = &connection.reads(1..2)?[0];
     connection.queue().set_index(Field::ReqProd, 0);
     connection.queue().send(&request.entries(guest.abi))?;
-    connection.queue().silence(SILENCE)
+    connection.queue().silence(silence())
 }
 
 fn broken_then_new<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
@@ -216,7 +213,7 @@ fn admitted_before_overflow<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     connection.queue().ring_bell()?;
     guest.wait_backend(State::Closing)?;
     let mut seen = Vec::new();
-    while let Some(slot) = connection.queue().answer_within(1, SILENCE)? {
+    while let Some(slot) = connection.queue().answer_within(1, silence())? {
         let answer = Response::parse(&slot);
         must!(answer.id < 20 && !seen.contains(&answer.id), "{answer:?} after {seen:?}");
         seen.push(answer.id);
@@ -250,7 +247,7 @@ fn no_event_unasked<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
         connection.queue().send(&request.entries(guest.abi))?;
         connection.queue().polled_answer()?;
     }
-    must!(!connection.queue().wait_event(SILENCE)?, "a signal that nobody asked for");
+    must!(!connection.queue().wait_event(silence())?, "a signal that nobody asked for");
     Ok(())
 }
 
@@ -276,7 +273,7 @@ fn event_batched<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
         connection.queue().send(&request.entries(guest.abi))?;
         connection.queue().polled_answer()?;
     }
-    must!(!connection.queue().wait_event(SILENCE)?, "a signal before the third answer");
+    must!(!connection.queue().wait_event(silence())?, "a signal before the third answer");
     connection.queue().send(&requests[2].entries(guest.abi))?;
     must!(connection.queue().wait_event(Duration::from_secs(2))?, "no signal at the third answer");
     Ok(())
@@ -320,7 +317,7 @@ fn spurious_events<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     for _ in 0..200 {
         connection.queue().ring_bell()?;
     }
-    connection.queue().silence(SILENCE)?;
+    connection.queue().silence(silence())?;
     must!(connection.queue().index(Field::RspProd) == 0, "answers to nothing");
     connection.works()?;
     connection.queue().ring_bell()?;

@@ -1,7 +1,5 @@
 //! The states, seen from the guest (docs/PROTOCOL.md sections 5.1, 5.2 and 5.5).
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
 use blkif_proto::{Opcode, keys, xenbus::State};
 use xen_platform::FrontWorld;
@@ -9,13 +7,10 @@ use xen_platform::FrontWorld;
 use crate::{
     conformance::{
         Clause, EVERY_ABI, ONE_ABI,
-        rig::{Guest, Raw, States, Wish, whole},
+        rig::{Guest, Raw, States, Wish, silence, whole},
     },
     must,
 };
-
-/// How long a backend is given to do what it must not do.
-const SILENCE: Duration = Duration::from_millis(30);
 
 pub(super) fn clauses<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
     vec![
@@ -125,7 +120,7 @@ fn initialised_for_ever<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     for _ in 0..5 {
         connection.works()?;
     }
-    guest.stays(State::Connected, SILENCE)
+    guest.stays(State::Connected, silence())
 }
 
 /// A whole life, and the backend's states in it: one for each event of a watch.
@@ -144,7 +139,7 @@ fn life<W: FrontWorld>(guest: &mut Guest<W>) -> Result<Vec<State>> {
     states.until(State::Closed)?;
     guest.set_state(State::Closed)?;
     drop(connection);
-    Ok(states.gather(SILENCE)?.to_vec())
+    Ok(states.gather(silence())?.to_vec())
 }
 
 fn straight_from_2_to_4<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
@@ -185,7 +180,7 @@ fn closing_keeps_serving<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     for _ in 0..10 {
         connection.works()?;
     }
-    guest.stays(State::Closing, SILENCE)?;
+    guest.stays(State::Closing, silence())?;
     connection.works()?;
     guest.set_state(State::Closed)?;
     guest.wait_backend(State::Closed)?;
@@ -237,7 +232,7 @@ fn closed_then_again<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
         connection.works()?;
         guest.close()?;
         connection.take_rings_back()?;
-        guest.stays(State::Closed, Duration::from_millis(5))?;
+        guest.stays(State::Closed, silence() / 10)?;
         guest.set_state(State::Initialising)?;
         guest.wait_backend(State::InitWait)?;
     }
@@ -249,13 +244,13 @@ fn ignores_what_means_nothing<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()>
     guest.wait_backend(State::InitWait)?;
     for state in nothing {
         guest.set_state(state)?;
-        guest.stays(State::InitWait, SILENCE).with_context(|| format!("frontend at {state}"))?;
+        guest.stays(State::InitWait, silence()).with_context(|| format!("frontend at {state}"))?;
     }
     guest.set_state(State::Initialising)?;
     let mut connection = guest.connect(&Wish::default())?;
     for state in nothing {
         guest.set_state(state)?;
-        guest.stays(State::Connected, SILENCE).with_context(|| format!("frontend at {state}"))?;
+        guest.stays(State::Connected, silence()).with_context(|| format!("frontend at {state}"))?;
         connection.works()?;
     }
     Ok(())
@@ -264,7 +259,7 @@ fn ignores_what_means_nothing<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()>
 fn repeated_connected<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     let mut connection = guest.connect(&Wish::default())?;
     (0..50).try_for_each(|_| guest.set_state(State::Connected))?;
-    guest.stays(State::Connected, SILENCE)?;
+    guest.stays(State::Connected, silence())?;
     connection.works()
 }
 
@@ -315,7 +310,7 @@ fn broken_keys_then_closed<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     guest.refused_for(keys::RING_REF)?;
     // Refused for good: nothing but closing helps.
     guest.publish(&Wish::default().state(State::Connected))?;
-    guest.stays(State::Closing, SILENCE)?;
+    guest.stays(State::Closing, silence())?;
     guest.close()?;
     guest.set_state(State::Initialising)?;
     guest.connect(&Wish::default())?.works()

@@ -12,6 +12,9 @@ use crate::world::wait_until;
 /// Sectors of the disk where [`Connection::works`] leaves its traces: clauses look elsewhere.
 pub const TRACES: u64 = 64;
 
+/// Pages that [`Connection::reads`] reads into: Xen maps a page no more than 128 times at once, and rings have up to 1024 slots.
+const PAGES: usize = 16;
+
 /// A connected frontend's rings and pages.
 pub struct Connection<W: FrontWorld> {
     /// The queues.
@@ -153,10 +156,11 @@ impl<W: FrontWorld> Connection<W> {
         if self.blocks { raw.stride() } else { 1 }
     }
 
-    /// A read of one page from somewhere for each id, all into the same page.
+    /// A read of one page from somewhere for each id, into few pages.
     pub fn reads(&mut self, ids: impl Iterator<Item = u64>) -> Result<Vec<Raw>> {
-        let segments = self.segments(1, 0)?;
-        Ok(ids.map(|id| Raw::read(id, id % 1024 * 8, &segments)).collect())
+        let segments = self.segments(PAGES, 0)?;
+        let page = |id: u64| &segments[id as usize % PAGES..][..1];
+        Ok(ids.map(|id| Raw::read(id, id % 1024 * 8, page(id))).collect())
     }
 
     /// Writes bytes, a multiple of 512, to the disk in direct requests.

@@ -13,7 +13,7 @@ use xen_platform::{
     Access, Change, DomId, EventChannels as _, FrontWorld, Lender as _, Store as _, StoreError,
 };
 
-use super::{Connection, RawQueue, Wish, queue::patience};
+use super::{Connection, RawQueue, Wish, patience};
 use crate::world::{Vbd, wait_until};
 
 /// A guest with one disk.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -11,22 +10,11 @@ use blkif_proto::{Entry, Response};
 use ringbuf::{Field, FrontRing, Index, Mapped, RingMem as _};
 use xen_platform::{EventChannels, Pages, Port};
 
+use super::{patience, silence};
 use crate::world::wait_until;
 
-/// How long a peer may take before silence counts as no answer, unless this process was told otherwise.
-const PATIENCE: Duration = Duration::from_secs(5);
-static TOLD: OnceLock<Duration> = OnceLock::new();
 /// How long a sleep may last before the ring is looked at in any case.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// From now on, and once for all, a peer may take this long before silence counts as no answer.
-pub fn set_patience(time: Duration) {
-    _ = TOLD.set(time);
-}
-
-pub(super) fn patience() -> Duration {
-    *TOLD.get().unwrap_or(&PATIENCE)
-}
 
 /// A ring and its event channel, without any of a driver's manners.
 pub struct RawQueue<E> {
@@ -137,7 +125,7 @@ impl<E: EventChannels> RawQueue<E> {
 
     /// Forgets the signals that have come so far.
     pub fn quiet(&mut self) -> Result<()> {
-        while self.wait_event(Duration::from_millis(2))? {}
+        while self.wait_event(silence() / 10)? {}
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use blkif_proto::{keys, xenbus::State};
 use xen_platform::{Store, StoreError};
 
-use super::queue::patience;
+use super::{patience, silence};
 
 /// A watch on a state node. Watches merge: states may be missed, but none is invented.
 pub struct States<S> {
@@ -22,7 +22,7 @@ impl<S: Store> States<S> {
         let node = format!("{dir}/{}", keys::STATE);
         store.watch(&node, "state")?;
         let mut states = Self { store, node, seen: Vec::new() };
-        states.gather(Duration::from_millis(5))?;
+        states.gather(silence() / 10)?;
         Ok(states)
     }
 

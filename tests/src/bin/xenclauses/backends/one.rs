@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use blkif_proto::{Abi, keys};
 use tests::conformance::{
     Clause, backend,
-    rig::{Guest, Wish, set_patience},
+    rig::{Guest, Pace, Wish},
 };
 use xen_platform::linux;
 
@@ -36,13 +36,17 @@ pub(crate) fn abi(name: &str) -> Result<Abi, String> {
     Abi::from_protocol(name).ok_or_else(|| "x86_64-abi, x86_32-abi or arm-abi".to_owned())
 }
 
-/// Every clause that needs no more than a guest.
+/// Every clause that needs no more than a guest, in the order in which a disk is put to them.
 pub(crate) fn clauses() -> Vec<Clause<Guest<linux::World>>> {
-    backend::data().into_iter().chain(backend::control()).collect()
+    let mut clauses: Vec<_> = backend::data().into_iter().chain(backend::control()).collect();
+    // What a backend offers while it connects is there for good afterwards.
+    clauses.sort_by_key(|clause| clause.name != "features.before-state-2");
+    clauses
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    set_patience(Duration::from_secs(args.patience));
+    let patience = Duration::from_secs(args.patience);
+    Pace { patience, silence: patience / 10 }.set();
     let clause = clauses().into_iter().find(|clause| clause.name == args.clause).context("no such clause")?;
     let mut guest = match device::open(args.disk, args.abi) {
         Ok(guest) => guest,
@@ -101,8 +105,7 @@ fn missing(clause: &str, guest: &mut Guest<linux::World>) -> Result<Option<Strin
         let offered = guest.backend_key(key)?;
         let value: u64 = offered.as_deref().and_then(|value| value.trim().parse().ok()).unwrap_or(0);
         if value < least {
-            let offered = offered.map_or(format!("no {key}"), |value| format!("{key} is {value}"));
-            return Ok(Some(if least > 1 { format!("{offered}, not {least}") } else { offered }));
+            return Ok(Some(offered.map_or(format!("no {key}"), |it| format!("{key} is {it}, not {least}"))));
         }
     }
     Ok(None)
