@@ -1,7 +1,13 @@
 //! The daemon under a toolstack's hands: disks that come and go, in haste.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use tests::world::{Binaries, Disk, World};
+use blkback::config::Config;
+use blkif_proto::{Abi, xenbus::State};
+use tests::{
+    conformance::rig::{Guest, Wish},
+    world::{Binaries, Disk, Middleman, World},
+};
+use xen_platform::{FrontWorld as _, sim, wire::Errno};
 
 fn world() -> World {
     let mut world = World::start(Binaries::build().unwrap()).unwrap();
@@ -61,5 +67,46 @@ fn what_is_reduced_is_told() {
     for told in [r#"key="max-ring-pages" offered=16 used=2"#, r#"key="max-requests" offered=512 used=64"#] {
         assert!(backend.contains(told), "{backend}");
     }
+    world.stop().unwrap();
+}
+
+/// A guest whose disk cannot be announced would wait for ever.
+#[test]
+fn what_xenstore_does_not_take_closes_the_disk_until_it_does() {
+    let mut world = World::start(Binaries::default()).unwrap();
+    let middleman = Middleman::start(world.dir(), world.xenstore()).unwrap();
+    world.start_backend_behind(&middleman, Config::default()).unwrap();
+    let vbd = world.guest_with_disk(&Disk::new("null:1M")).unwrap();
+    let front = sim::World::connect(world.dir(), vbd.guest).unwrap();
+    let store = front.store().unwrap();
+    let mut guest = Guest { world: front, store, vbd, abi: Abi::X86_64 };
+
+    middleman.refuse(Some(("sectors", Errno::Io)));
+    let connection = guest.publish(&Wish::default()).unwrap();
+    guest.refused_for("cannot announce the disk: XS interface error EIO").unwrap();
+    drop(connection);
+
+    middleman.refuse(None);
+    guest.set_state(State::Closed).unwrap();
+    guest.wait_backend(State::Closed).unwrap();
+    guest.set_state(State::Initialising).unwrap();
+    guest.connect(&Wish::default()).unwrap().read(0, 4096).unwrap();
+    world.stop().unwrap();
+}
+
+/// As a driver domain's daemon meets it when its quota is used up: no state is shown without the keys it stands for.
+#[test]
+fn a_full_xenstore_keeps_new_disks_out_and_nobody_else() {
+    let mut world = World::start(Binaries::default()).unwrap();
+    let middleman = Middleman::start(world.dir(), world.xenstore()).unwrap();
+    world.start_backend_behind(&middleman, Config::default()).unwrap();
+    middleman.refuse(Some(("feature-flush-cache", Errno::Nospc)));
+    let guest = world.toolstack().create_guest(64).unwrap();
+    let vbd = world.toolstack().make_nodes(guest, &Disk::new("null:1M")).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(world.toolstack().backend_state(&vbd).unwrap(), State::Initialising);
+    world.toolstack().detach(&vbd).unwrap();
+    middleman.refuse(None);
+    world.attach(guest, &Disk::new("null:1M")).unwrap();
     world.stop().unwrap();
 }

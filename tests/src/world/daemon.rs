@@ -21,13 +21,14 @@ pub struct DaemonThread {
 }
 
 impl DaemonThread {
-    /// Starts the daemon in domain 0 of the world in `dir`, with what its program would set in a simulated world.
-    pub fn start(dir: &Path, mut config: Config) -> Result<Self> {
+    /// Starts the daemon in domain 0 of the world in `dir`, whose XenStore is behind the socket `store`, with what its program
+    /// would set in a simulated world.
+    pub fn start(dir: &Path, store: &Path, mut config: Config) -> Result<Self> {
         config.daemon.strategy.get_or_insert(Strategy::Direct);
         config.daemon.poll_us.get_or_insert(50);
         let (stop, stopped) = oneshot::channel();
-        let dir = dir.to_owned();
-        let run = move || serve(&dir, config, stopped);
+        let (dir, store) = (dir.to_owned(), store.to_owned());
+        let run = move || serve(&dir, &store, config, stopped);
         let thread = thread::Builder::new().name("blkback".into()).spawn(run)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
@@ -59,9 +60,9 @@ impl Drop for DaemonThread {
     }
 }
 
-fn serve(dir: &PathBuf, config: Config, stopped: oneshot::Receiver<()>) -> Result<()> {
+fn serve(dir: &PathBuf, store: &Path, config: Config, stopped: oneshot::Receiver<()>) -> Result<()> {
     let world = sim::World::connect(dir, DomId::DOM0)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let shutdown = async { _ = stopped.await };
-    Ok(runtime.block_on(daemon::run(world, Some(&sim::xenstored_socket(dir)), config, shutdown))?)
+    Ok(runtime.block_on(daemon::run(world, Some(store), config, shutdown))?)
 }

@@ -12,6 +12,7 @@
 
 pub mod binaries;
 pub mod daemon;
+pub mod middleman;
 pub mod process;
 pub mod toolstack;
 pub mod tuning;
@@ -29,6 +30,7 @@ use xen_platform::{DomId, sim};
 
 pub use binaries::Binaries;
 pub use daemon::DaemonThread;
+pub use middleman::Middleman;
 pub use process::{Process, catch_interrupts, interrupted, take_interrupt, wait_until};
 pub use toolstack::{Disk, Kind, Toolstack, Vbd};
 
@@ -98,7 +100,13 @@ impl World {
 
     /// Starts the daemon in domain 0 in a thread of this process.
     pub fn start_backend_thread(&mut self, config: Config) -> Result<()> {
-        self.backend = Some(Backend::Thread(DaemonThread::start(self.dir(), config)?));
+        self.backend = Some(Backend::Thread(DaemonThread::start(self.dir(), &self.xenstore(), config)?));
+        Ok(())
+    }
+
+    /// The same, with the XenStore behind a [`Middleman`].
+    pub fn start_backend_behind(&mut self, middleman: &Middleman, config: Config) -> Result<()> {
+        self.backend = Some(Backend::Thread(DaemonThread::start(self.dir(), middleman.socket(), config)?));
         Ok(())
     }
 

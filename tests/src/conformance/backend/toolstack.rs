@@ -12,7 +12,7 @@ use crate::{
         rig::{Rig, TRACES, Wish, noise},
     },
     must,
-    world::{Kind, wait_until},
+    world::{Disk, Kind, wait_until},
 };
 
 /// How long a backend is given to do what it must not do.
@@ -25,6 +25,18 @@ pub(super) fn clauses() -> Vec<Clause<Rig>> {
             rule: "A backend stays at 2 until the hotplug script says connected, though the frontend is at 3 (0.9).",
             abis: ONE_ABI,
             check: waits_for_the_script,
+        },
+        Clause {
+            name: "toolstack.script-leaves-it-to-us",
+            rule: "A script that says opening is told by the backend whether the image could be opened (7.2).",
+            abis: ONE_ABI,
+            check: script_leaves_it_to_us,
+        },
+        Clause {
+            name: "toolstack.image-in-use",
+            rule: "An image that one guest writes to is refused to others, by name, until that guest has closed (7.2).",
+            abis: ONE_ABI,
+            check: image_in_use,
         },
         Clause {
             name: "toolstack.script-fails",
@@ -134,6 +146,48 @@ fn waits_for_the_script(rig: &mut Rig) -> Result<()> {
     rig.world.toolstack().run_script(&guest.vbd, &disk)?;
     guest.wait_backend(State::Connected)?;
     connection.works()
+}
+
+fn script_leaves_it_to_us(rig: &mut Rig) -> Result<()> {
+    let image = rig.image()?;
+    rig.start()?;
+    for (target, word) in [(image.path().display().to_string(), "connected"), ("/nowhere".into(), "error")] {
+        let mut guest = rig.guest_unattached(&Disk::new(target))?;
+        guest.wait_backend(State::InitWait)?;
+        let node = |key| format!("{}/{key}", guest.vbd.backend);
+        let (status, error) = (node(keys::HOTPLUG_STATUS), node(keys::HOTPLUG_ERROR));
+        let toolstack = rig.world.toolstack();
+        write(toolstack.store(), &[(status.clone(), "opening")])?;
+        wait_until("the script's answer", Duration::from_secs(2), || {
+            Ok((toolstack.read(&status)?.as_deref() == Some(word)).then_some(()))
+        })?;
+        let told = toolstack.read(&error)?.is_some_and(|text| text.contains("/nowhere"));
+        must!(told == (word == "error"), "{word}, and what is wrong is told: {told}");
+        if word == "connected" {
+            guest.connect(&Wish::default())?.works()?;
+        }
+    }
+    Ok(())
+}
+
+fn image_in_use(rig: &mut Rig) -> Result<()> {
+    let image = rig.image()?;
+    let mut first = rig.guest_with(&image.disk())?;
+    let mut connection = first.connect(&Wish::default())?;
+    connection.works()?;
+    for writable in [true, false] {
+        let mut second = rig.guest_with(&Disk { writable, ..image.disk() })?;
+        second.refused_for(&format!("{} is in use by guest {}", image.path().display(), first.vbd.guest))?;
+        rig.world.toolstack().force_detach(&second.vbd)?;
+        connection.works()?;
+    }
+    first.close()?;
+    rig.world.toolstack().ask_to_close(&first.vbd)?;
+    let readers = [(); 2].map(|()| rig.guest_with(&Disk { writable: false, ..image.disk() }));
+    for reader in readers {
+        reader?.connect(&Wish::default())?.read(TRACES, 4096)?;
+    }
+    Ok(())
 }
 
 fn script_fails(rig: &mut Rig) -> Result<()> {
