@@ -2,7 +2,7 @@
 //!
 //! `src/golden/*.c` are compiled with `gcc -m64` and `gcc -m32` and run; they print layouts and example messages, which are
 //! compared with ours, both ways. `arm-abi` has the 64-bit layout. The ioctls of `xen-platform` are compared with the kernel's
-//! headers likewise. Debian packages: gcc, gcc-multilib, libxen-dev, linux-libc-dev.
+//! headers likewise, and what a guest without an operating system knows with Xen's. Debian packages: gcc, gcc-multilib, libxen-dev, linux-libc-dev.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
@@ -55,14 +55,23 @@ fn every_line_of_the_c_layout_is_compared() {
 
 #[test]
 fn ioctls_are_those_of_the_kernels_headers() {
-    let output = compile_and_run("uapi", "-m64");
+    assert_same_numbers("uapi", &xen_platform::linux::layout());
+}
+
+#[test]
+fn a_bare_guests_numbers_are_those_of_xens_headers() {
+    assert_same_numbers("guest", &xen_platform::bare::layout());
+}
+
+/// Every number of ours is one that `src/golden/NAME.c` prints, and the other way round.
+fn assert_same_numbers(name: &str, ours: &[(&str, u64)]) {
+    let output = compile_and_run(name, "-m64");
     let theirs: Vec<&str> = output.lines().collect();
-    let ours: Vec<String> =
-        xen_platform::linux::layout().iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let ours: Vec<String> = ours.iter().map(|(name, value)| format!("{name} {value}")).collect();
     for line in &ours {
         assert!(theirs.contains(&line.as_str()), "ours: {line}; theirs: {theirs:#?}");
     }
-    assert_eq!(ours.len(), theirs.len(), "every line of uapi.c is compared");
+    assert_eq!(ours.len(), theirs.len(), "every line of {name}.c is compared");
 }
 
 #[test]

@@ -8,19 +8,22 @@
 //! | [`fake`] | `fake` | a deterministic model of Xen inside one process, with seeded faults |
 //! | [`sim`] | `sim` | the same model behind a Unix socket, for several real processes |
 //! | [`linux`] | `linux` | real Xen, by way of `/dev/xen/*` |
+//! | [`bare`] | `bare` | real Xen, by hypercalls, with no operating system under us |
 //!
 //! ```text
 //!   blkfront ──▶ Lender   EventChannels   Store   Clock
 //!   blkback  ──▶ Mapper   EventChannels   (xenstore-rs)
 //!                  │            │           │
-//!             fake, sim     fake, sim     linux             (bare: to come)
+//!             fake, sim     fake, sim     linux             frontends: bare too
 //! ```
 //!
-//! The seams are `no_std` (with `alloc`); with default features off nothing else is built.
+//! The seams and `bare` are `no_std` (with `alloc`); with default features off nothing but the seams is built.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
 
+#[cfg(all(feature = "bare", target_arch = "x86_64"))]
+pub mod bare;
 pub mod clock;
 pub mod event;
 pub mod event_queue;

@@ -11,7 +11,7 @@ use core::{
     fmt,
     marker::PhantomData,
     ptr::NonNull,
-    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+    sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering},
 };
 
 use blkif_proto::GrantRef;
@@ -73,6 +73,30 @@ impl<'a> SharedMem<'a> {
         }
         // SAFETY: offset <= self.len, so the pointer stays within (or one past) the same mapping.
         Some(Self { base: unsafe { self.base.add(offset) }, len, keeper: PhantomData })
+    }
+
+    /// The 16-bit word at byte `at`, which both ends of a protocol change as one; `None` when it leaves the range or is not
+    /// aligned.
+    pub fn word16(self, at: usize) -> Option<&'a AtomicU16> {
+        // SAFETY: `aligned` says that the word lies in the range, mapped for `'a`, and is aligned; atomics may refer to it.
+        self.aligned(at).map(|word| unsafe { AtomicU16::from_ptr(word) })
+    }
+
+    /// The 32-bit word at byte `at`; as [`word16`](Self::word16).
+    pub fn word32(self, at: usize) -> Option<&'a AtomicU32> {
+        // SAFETY: as in `word16`.
+        self.aligned(at).map(|word| unsafe { AtomicU32::from_ptr(word) })
+    }
+
+    /// The 64-bit word at byte `at`; as [`word16`](Self::word16).
+    pub fn word64(self, at: usize) -> Option<&'a AtomicU64> {
+        // SAFETY: as in `word16`.
+        self.aligned(at).map(|word| unsafe { AtomicU64::from_ptr(word) })
+    }
+
+    fn aligned<T>(self, at: usize) -> Option<*mut T> {
+        let word = self.part(at, size_of::<T>())?.as_ptr().cast::<T>();
+        word.is_aligned().then_some(word)
     }
 
     /// Copies the range out; the shorter of both lengths is copied and its number of bytes returned.
@@ -230,3 +254,6 @@ unsafe impl ringbuf::RingPages for Pages {
         self.count * PAGE_SIZE
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
