@@ -18,7 +18,7 @@ pub enum Operation {
     /// Buffer to disk. Durable only after a later [`Flush`](Self::Flush) has completed.
     Write,
     /// Buffer to disk, after every earlier and before every later write of the same queue (`BLKIF_OP_WRITE_BARRIER`). Without
-    /// data it only orders.
+    /// data it only orders. What is submitted behind it waits in the queue until it is answered.
     WriteBarrier,
     /// Makes every write that has completed durable (`BLKIF_OP_FLUSH_DISKCACHE` without data).
     Flush,

@@ -45,6 +45,8 @@ pub struct Queue<W: FrontWorld> {
     pub(crate) requests: Inflight<Shadow>,
     /// What is not in the ring entirely, in order of submission.
     pub(crate) backlog: VecDeque<u64>,
+    /// The last barrier that went into the ring.
+    barrier: Option<u64>,
     /// Requests written since the last publish.
     pub(crate) fresh: Vec<u64>,
     /// Ended outside of `finish`, to be given back by the next.
@@ -115,6 +117,7 @@ impl<W: FrontWorld> Queue<W> {
             ios: Inflight::new(depth),
             requests: Inflight::new(requests),
             backlog: VecDeque::with_capacity(depth),
+            barrier: None,
             fresh: Vec::with_capacity(requests),
             ended: VecDeque::new(),
             next: Ticket(0),

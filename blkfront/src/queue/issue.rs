@@ -74,12 +74,15 @@ impl<W: FrontWorld> Queue<W> {
     #[inline]
     pub(crate) fn feed(&mut self) {
         while let Some(&id) = self.backlog.front() {
-            if self.link.is_stale() || self.failed.is_some() {
+            if self.link.is_stale() || self.failed.is_some() || self.is_behind_a_barrier() {
                 return;
             }
             match self.issue(id) {
                 Ok(Progress::All) => {
                     self.backlog.pop_front();
+                    if self.ios.get_mut(id).is_some_and(|pending| pending.io.op == Operation::WriteBarrier) {
+                        self.barrier = Some(id);
+                    }
                 }
                 Ok(Progress::Part) => return,
                 // Grants come back with answers; without any to come there is nothing to wait for.
@@ -93,6 +96,16 @@ impl<W: FrontWorld> Queue<W> {
                 }
             }
         }
+    }
+
+    /// Nothing goes into the ring while a barrier there is not answered: Linux's backend would let it overtake the barrier.
+    #[inline]
+    fn is_behind_a_barrier(&mut self) -> bool {
+        let Some(id) = self.barrier else { return false };
+        // It may also be back in the backlog, by way of another backend.
+        let waits = self.ios.get_mut(id).is_some_and(|pending| pending.issued);
+        self.barrier = self.barrier.filter(|_| waits);
+        waits
     }
 
     #[inline]

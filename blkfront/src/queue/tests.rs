@@ -251,11 +251,33 @@ fn operations_without_data_arrive_as_such() {
     f.queue.submit(Io { op: Operation::WriteBarrier, ..Io::flush() }).unwrap();
     f.queue.submit(Io::discard(16, 24)).unwrap();
     f.queue.publish().unwrap();
-    let taken = f.bed.backend().take(0);
+    let mut taken = f.bed.backend().take(0);
+    f.answer(taken.iter().map(|request| request.response(Status::OKAY)));
+    assert_eq!(f.finish().0, Ok(2));
+    taken.extend(f.bed.backend().take(0));
     let ops: Vec<_> = taken.iter().map(|request| request.op).collect();
     assert_eq!(ops, [Op::Flush, Op::WriteBarrier, Op::Discard { sectors: 24, secure: false }]);
     assert!(taken.iter().all(|request| request.segments.is_empty()));
     assert_eq!(taken[2].sector, 16);
+    f.stop();
+}
+
+#[test]
+fn nothing_is_sent_behind_a_barrier_that_is_not_answered() {
+    let mut f = plain();
+    for n in 0..7 {
+        let buffer = f.buffer(4096);
+        let io = if n % 3 == 1 { Io::write_barrier(n, buffer) } else { Io::write(n, buffer) };
+        f.queue.submit(io).unwrap();
+    }
+    f.queue.publish().unwrap();
+    for sectors in [&[0, 1][..], &[2, 3, 4], &[5, 6]] {
+        let taken = f.bed.backend().take(0);
+        assert_eq!(taken.iter().map(|request| request.sector).collect::<Vec<_>>(), sectors);
+        // The barrier first: what came before it is the backend's to order.
+        f.answer(taken.iter().rev().map(|request| request.response(Status::OKAY)));
+        assert_eq!(f.finish().0, Ok(sectors.len()));
+    }
     f.stop();
 }
 

@@ -36,15 +36,15 @@ fn a_backend_that_closes_and_returns_gets_all_work_again_in_order() {
     {
         let mut backend = bed.backend();
         let taken = backend.take(0);
-        assert_eq!(taken.len(), 6);
+        assert_eq!(taken.len(), 4, "as far as the barrier");
         // One is answered, out of order, the others never.
-        let status = backend.run(&taken[4]);
-        backend.answer(0, taken[4].response(status), 1);
+        let status = backend.run(&taken[1]);
+        backend.answer(0, taken[1].response(status), 1);
         backend.publish(0);
     }
     let mut done = Vec::new();
     assert_eq!(queue.finish(&mut |completion| done.push(completion)), Ok(1));
-    assert_eq!(done[0].io.cookie, 4);
+    assert_eq!(done[0].io.cookie, 1);
     {
         let mut backend = bed.backend();
         backend.disconnect();
@@ -75,17 +75,17 @@ fn a_backend_that_closes_and_returns_gets_all_work_again_in_order() {
         queue.finish(&mut |completion| done.push(completion)).unwrap();
     }
     let expected: Vec<_> =
-        [0, 1, 2, 3, 5, 6].iter().map(|&n: &usize| (tickets[n], n as u64, Ok(()))).collect();
+        [0, 2, 3, 4, 5, 6].iter().map(|&n: &usize| (tickets[n], n as u64, Ok(()))).collect();
     done.sort_by_key(|completion| completion.ticket);
     let got: Vec<_> = done.iter().map(|c| (c.ticket, c.io.cookie, c.result)).collect();
     assert_eq!(got, expected);
     let mut first = [0; 1];
     done[1].io.buffer.as_ref().unwrap().read(0, &mut first);
-    assert_eq!(first, [2], "the data moved with the work");
+    assert_eq!(first, [3], "the data moved with the work");
     assert_eq!(queue.stats().requeued, 6);
     let ops: Vec<_> = bed.backend().seen.iter().map(|request| (request.op, request.sector)).collect();
     let wrote = |n| (Op::Write, n);
-    assert_eq!(ops, [wrote(0), wrote(1), wrote(2), (Op::WriteBarrier, 0), wrote(5), wrote(100)]);
+    assert_eq!(ops, [wrote(0), wrote(2), (Op::WriteBarrier, 0), wrote(4), wrote(5), wrote(100)]);
     for completion in done {
         queue.free_buffer(completion.io.buffer.unwrap());
     }

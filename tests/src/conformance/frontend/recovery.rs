@@ -14,7 +14,7 @@ use super::{INDIRECT, OPERATIONS, PAGE};
 use crate::{
     conformance::{
         Clause, EVERY_ABI, ONE_ABI,
-        rig::backend::{Backend, Connection, Job, Range, Taken, Work, written},
+        rig::backend::{Backend, Connection, Job, Range, Taken, Work, wire::op, written},
     },
     must,
 };
@@ -164,12 +164,18 @@ fn barrier_keeps_place(backend: &mut Backend) -> Result<()> {
         Work::write(32, PAGE),
     ];
     let mut connection = backend.connect(Job::new(work).patient())?;
-    let before: Vec<_> = connection.take_all(7)?.iter().map(|taken| (taken.op, taken.sector)).collect();
+    let kind = |taken: &Taken| (taken.op, taken.sector);
+    let before: Vec<_> = connection.take_all(3)?.iter().map(kind).collect();
     let mut connection = come_back(backend, connection)?;
-    let again = connection.take_all(7)?;
-    let order: Vec<_> = again.iter().map(|taken| (taken.op, taken.sector)).collect();
-    must!(order == before, "sent {before:?}, and then {order:?}");
-    again.iter().try_for_each(|taken| connection.answer(taken, Status::OKAY))?;
+    // What is behind the barrier comes when that is answered.
+    let mut order = Vec::new();
+    for count in [3, 4] {
+        let again = connection.take_all(count)?;
+        order.extend(again.iter().map(kind));
+        again.iter().try_for_each(|taken| connection.answer(taken, Status::OKAY))?;
+    }
+    let behind = [(op::WRITE, 24), (op::FLUSH, 0), (op::DISCARD, 64), (op::WRITE, 32)];
+    must!(order == [&before[..], &behind].concat(), "sent {before:?}, and then {order:?}");
     backend.finish(connection)?.ok().map(drop)
 }
 
