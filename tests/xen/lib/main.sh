@@ -20,6 +20,9 @@ keep_logs() {
     trap - ERR
     set +e
     exec >&3 2>&3
+    # Both hang when XenStore is gone.
+    xl() { timeout 5 "$(type -P xl)" "$@"; }
+    xenstore-ls() { timeout 5 "$(type -P xenstore-ls)" "$@"; }
     xl list
     [ $status -eq 0 ] || { say 'the daemon last said:'; tail -n 20 /out/blkback.log; } 2>/dev/null
     [ $status -eq 0 ] || tail -n 15 /var/log/xen/console/guest-*.log 2>/dev/null
