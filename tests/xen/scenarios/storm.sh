@@ -10,10 +10,9 @@ create one disk="$(served_by_us one.img xvda)"
 create two disk="$(served_by_us two.img xvda)"
 run two 'dd if=/dev/xvda of=/dev/null bs=64k status=none'
 before=$(memory)
-run two 'for state in 4 5; do
-    while :; do xenstore-write device/vbd/51712/state $state device/vbd/51712/event-channel $RANDOM; done >/dev/null 2>&1 &
-    echo $!
-done >/tmp/storm; sleep 1'
+run two 'while :; do
+    for state in 4 5; do xenstore-write device/vbd/51712/event-channel $RANDOM device/vbd/51712/state $state; done
+done >/dev/null 2>&1 & echo $! >/tmp/storm; sleep 1'
 carries one xvda one.img
 attach one "$(served_by_us more.img xvdb)"
 detach one xvdb
