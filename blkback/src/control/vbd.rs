@@ -78,7 +78,7 @@ pub struct Vbd {
 }
 
 /// How long state 2 waits for a slow image. libxl gives up after 10 s.
-const OFFER_AFTER: Duration = Duration::from_secs(1);
+const OFFER_AFTER: Duration = Duration::from_secs(5);
 /// How long a closed device's directory is left, if removing it is up to us: libxl must see the 6, and then waits 10 s.
 const REMOVE_AFTER: Duration = Duration::from_secs(2);
 /// How often an event channel is tried that a dying predecessor still has.

@@ -35,7 +35,7 @@ impl Life {
     /// A device at state 2 with its image open.
     fn waiting() -> Self {
         let mut life = Life::new();
-        assert_eq!(life.look(), [Open, Wake(SECOND)]);
+        assert_eq!(life.look(), [Open, Wake(OFFER_AFTER)]);
         assert_eq!(life.event(Event::Opened(Ok(()))), [Offer, SetState(InitWait)]);
         assert_eq!(life.look(), []);
         life
@@ -166,7 +166,7 @@ fn a_driver_domain_says_itself_that_the_disk_is_connected() {
     let mut life = Life::in_driver_domain();
     assert_eq!(
         life.look(),
-        [Open, Wake(SECOND)],
+        [Open, Wake(OFFER_AFTER)],
         "not at 2 before the image is open: the toolstack looks at nothing else"
     );
     assert_eq!(life.event(Event::Opened(Ok(()))), [Approve, Offer, SetState(InitWait)]);
@@ -218,10 +218,10 @@ fn a_driver_domain_removes_what_was_closed_while_no_daemon_was_there() {
 #[test]
 fn a_slow_image_does_not_keep_the_toolstack_waiting() {
     let mut life = Life::new();
-    assert_eq!(life.look(), [Open, Wake(SECOND)]);
-    life.now = SECOND / 2;
+    assert_eq!(life.look(), [Open, Wake(OFFER_AFTER)]);
+    life.now = OFFER_AFTER / 2;
     assert_eq!(life.event(Event::Tick), []);
-    life.now = SECOND;
+    life.now = OFFER_AFTER;
     assert_eq!(life.event(Event::Tick), [Offer, SetState(InitWait)]);
     assert_eq!(life.frontend(Initialised), [], "not before the image is open");
     assert_eq!(life.event(Event::Opened(Ok(()))), [Start { used: false }]);
@@ -518,7 +518,7 @@ fn a_device_made_anew_under_our_hands_starts_anew() {
     let mut life = Life::connected();
     life.nodes.frontend = Initialising;
     assert_eq!(life.toolstack(true, Initialising), [Drain]);
-    assert_eq!(life.event(Event::Drained), [Shut, Open, Wake(SECOND)], "as at first");
+    assert_eq!(life.event(Event::Drained), [Shut, Open, Wake(OFFER_AFTER)], "as at first");
 }
 
 // The daemon: found state, shutdown.
@@ -544,7 +544,7 @@ fn an_earlier_daemons_device() {
     assert_eq!(actions, [Offer, SetState(InitWait)], "the guest began anew meanwhile");
     assert_eq!(found(Connected, Closed).1, [SetState(Closed)]);
     assert_eq!(found(Closed, Connected).1, [], "closed with the guest still there: it must close too");
-    assert_eq!(found(Closed, Initialising).1, [Open, Wake(SECOND)]);
+    assert_eq!(found(Closed, Initialising).1, [Open, Wake(OFFER_AFTER)]);
     assert_eq!(found(Closing, Initialising).1, [SetState(Closed)]);
 }
 
