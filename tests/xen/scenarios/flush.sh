@@ -1,5 +1,5 @@
 # Images that are used without the page cache: each flush of the guest is one of the machine's disk, and each read too.
-# limit: 150
+# limit: 300
 # needs: scratch
 
 mount_scratch /images

@@ -1,5 +1,5 @@
 # Eight disks of one guest and one of another, all busy at the same time, and each with data of its own.
-# limit: 240
+# limit: 400
 
 mine=(xvd{a..h})
 for disk in "${mine[@]}" other; do

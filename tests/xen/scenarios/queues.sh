@@ -1,5 +1,5 @@
 # A guest with four processors, four queues and rings of sixteen pages.
-# limit: 240
+# limit: 400
 
 make_image disk.img 48M
 start_daemon --workers 4

@@ -1,5 +1,5 @@
 # Two guests share an image that neither may write.
-# limit: 120
+# limit: 200
 
 make_image disk.img 8M
 sum=$(md5_of disk.img)

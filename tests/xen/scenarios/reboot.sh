@@ -1,5 +1,5 @@
 # A guest reboots while it writes, once as told by xl and once of itself, and comes back with its data.
-# limit: 150
+# limit: 240
 
 by_itself() { run -t 1 one 'reboot' || true; }
 

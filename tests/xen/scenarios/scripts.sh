@@ -1,15 +1,15 @@
 # Hotplug scripts that are late, and that fail, for disks of a guest whose driver is ready long before.
-# limit: 150
+# limit: 240
 
 cat >/etc/xen/scripts/block-late <<'END'
 #!/bin/sh
-sleep 3
+while [ ! -e /run/late ]; do sleep 0.1; done
 exec /etc/xen/scripts/block-blkback "$@"
 END
 cat >/etc/xen/scripts/block-broken <<'END'
 #!/bin/sh
 [ "$1" = add ] || exit 0
-sleep 3
+while [ ! -e /run/broken ]; do sleep 0.1; done
 xenstore-write "$XENBUS_PATH/hotplug-error" 'out of order' "$XENBUS_PATH/hotplug-status" error
 exit 1
 END
@@ -20,29 +20,38 @@ idle=$(daemon_footprint)
 create one disk="$(served_by_us disk.img xvda)"
 grants=$(grants_in_use one)
 
+# attach_by SCRIPT DEVICE: the file /run/SCRIPT lets the script go on
+attach_by() {
+    local spec
+    spec=$(served_by_us "$1.img" "$2")
+    xl block-attach one "${spec/block-blkback/block-$1}"
+}
+
+# waits DEVICE: the guest is ready, and the daemon is not
+waits() { [ "$(frontend_node one "$1" state) $(backend_node one "$1" state)" = '3 2' ]; }
+
 say 'a late script'
-late=$(served_by_us late.img xvdb)
-xl block-attach one "${late/block-blkback/block-late}" &
+attach_by late xvdb &
 attaching=$!
-frontend_waits() { [ "$(frontend_node one xvdb state)" = 3 ]; }
-within 5 frontend_waits
-for look in 1 2 3; do
-    equal 'script' "$(backend_node one xvdb hotplug-status)" ''
-    equal 'backend' "$(backend_node one xvdb state)" 2
-    sleep 0.3
-done
+within 5 waits xvdb
+sleep 1
+waits xvdb
+equal 'grants in use' "$(grants_in_use one)" "$grants"
+touch /run/late
 wait $attaching
 within 10 run one 'test -b /dev/xvdb'
 carries one xvdb late.img
 detach one xvdb
 
 say 'a script that fails'
-broken=$(served_by_us broken.img xvdc)
-fails xl block-attach one "${broken/block-blkback/block-broken}" 2>said
-grep 'out of order' said
-equal 'frontend' "$(frontend_node one xvdc state)" 3
+attach_by broken xvdc 2>said &
+attaching=$!
+within 5 waits xvdc
+touch /run/broken
+fails wait $attaching
+grep 'script: out of order' said
 sleep 1
-equal 'backend' "$(backend_node one xvdc state)" 2
+waits xvdc
 equal 'grants in use' "$(grants_in_use one)" "$grants"
 fails run one 'test -e /dev/xvdc'
 carries one xvda disk.img

@@ -1,5 +1,5 @@
 # Large requests: a stock guest names their pages in indirect descriptors if they are offered, and sends smaller ones if not.
-# limit: 120
+# limit: 200
 
 cat >blkback.toml <<END
 [disks."*/xvdb"]

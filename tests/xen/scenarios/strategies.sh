@@ -1,5 +1,5 @@
 # Data moves by each of the daemon's strategies; persistent grants are used if both ends want them, and only then.
-# limit: 240
+# limit: 300
 
 make_image disk.img 8M
 create one

@@ -1,5 +1,5 @@
 # The guest's driver lets a disk go while it reads from it, several times: nothing of it is left, and the disk comes back anew.
-# limit: 240
+# limit: 300
 
 make_image disk.img 8M
 make_image other.img 8M
