@@ -26,7 +26,8 @@ run -t 20 one 'until test "$(cat /sys/block/xvd[ab]/size | xargs)" = "262144 104
 has_grown() {
     run one "$2 && test \$(df -k /mnt/$1 | awk 'NR == 2 { print \$2 }') -gt $4 && md5sum </mnt/$1/file | cmp - /tmp/$1"
     run one "cp /mnt/$1/file /mnt/$1/copy && umount /mnt/$1 && $3 /dev/$1"
-    run one "mount /dev/$1 /mnt/$1 && for file in file copy; do md5sum </mnt/$1/\$file | cmp - /tmp/$1 || exit; done && umount /mnt/$1"
+    run one "mount /dev/$1 /mnt/$1 && for file in file copy; do md5sum </mnt/$1/\$file | cmp - /tmp/$1 || exit; done &&
+        umount /mnt/$1"
 }
 
 has_grown xvda 'resize2fs /dev/xvda' 'e2fsck -fn' 65536

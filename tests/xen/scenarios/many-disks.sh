@@ -19,7 +19,8 @@ run -t 120 two "$(verifying 6M xvda)"
 wait $first
 
 # The command for a line a disk: the label that dom0 gave it, and the sum of all that is on it now.
-contents() { echo "for disk in $*; do echo \$(dd if=\$disk bs=512 skip=16000 count=1 status=none | head -1) \$(md5sum <\$disk); done"; }
+contents() { echo "for disk in $*; do echo \$(dd if=\$disk bs=512 skip=16000 count=1 status=none | head -1) \
+    \$(md5sum <\$disk); done"; }
 
 of_images=$(eval "$(contents "${mine[@]/%/.img}")")
 equal 'labels' "$(cut -d' ' -f1 <<<"$of_images" | xargs)" "${mine[*]}"

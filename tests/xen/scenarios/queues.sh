@@ -10,7 +10,8 @@ equal 'queues' "$(frontend_node one xvda multi-queue-num-queues)" 4
 equal 'pages of a ring, as a power of two' "$(frontend_node one xvda ring-page-order)" 4
 for queue in 0 1 2 3; do [ -n "$(frontend_node one xvda "queue-$queue/ring-ref15")" ]; done
 equal 'queues in the guest' "$(run one 'ls /sys/block/xvda/mq | wc -l')" 4
-run -t 120 one "$(verifying 8M xvda --numjobs=4 --offset_increment=8M --cpus_allowed=0-3 --cpus_allowed_policy=split --iodepth=64)"
+run -t 120 one "$(verifying 8M xvda --numjobs=4 --offset_increment=8M --cpus_allowed=0-3 --cpus_allowed_policy=split \
+    --iodepth=64)"
 equal 'queues that were used' "$(run one 'awk "/blkif/ && \$2 + \$3 + \$4 + \$5 > 10" /proc/interrupts | wc -l')" 4
 carries one xvda disk.img
 no_kernel_complaint one
