@@ -5,6 +5,7 @@
 //!   conformance    the clauses of the protocol, each with a name
 //!   bench          the pair against its ceiling and its peer
 //!   bin/xensim     the launcher: demo, up, run, bench
+//!   bin/xenclauses the clauses on real Xen, and the table of what came of them
 //!   ../tests/      golden layouts, two processes, programs by others
 //! ```
 //!

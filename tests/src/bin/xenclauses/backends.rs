@@ -1,7 +1,7 @@
-//! Clauses about a backend, from a guest: one after the other on the guest's disks, each in a process of its own.
+//! Clauses about a backend, from a guest: one after the other on the guest's disk, each in a process of its own.
 //!
-//! A process that is killed takes its ports and grants along, so that a clause that hangs costs no more than its time. A disk
-//! that does not come back to state 2 is given up, and the guest's next one takes its place.
+//! A process that is killed takes its ports and grants along, so that a clause that hangs costs no more than its time. When the
+//! disk does not come back to state 2 the guest has done what it can; another one may go on from there.
 
 pub(crate) mod one;
 
@@ -26,9 +26,12 @@ pub(crate) struct Args {
     /// Only clauses whose names begin with one of these
     #[arg(value_name = "CLAUSE")]
     clauses: Vec<String>,
-    /// Only in these ABIs
+    /// In this ABI, instead of the guest's own
     #[arg(long = "abi", value_name = "ABI", value_parser = one::abi)]
     abis: Vec<Abi>,
+    /// Leave out so many, which another guest has done
+    #[arg(long, default_value_t = 0)]
+    skip: usize,
     /// Seconds that a clause may take
     #[arg(long, default_value_t = 60)]
     limit: u64,
@@ -38,19 +41,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let mut disks = device::numbers()?.into_iter();
-    let mut disk = disks.next().context("this guest has no disk")?;
+    let disk = device::number()?;
     for (clause, abi) in args.wanted()? {
-        let outcome = loop {
-            if let Some(outcome) = args.check(clause, abi, disk)? {
-                break outcome;
-            }
-            match disks.next() {
-                Some(next) => disk = next,
-                None => break Outcome::new(clause, abi, Verdict::NotRun, "no disk is left"),
-            }
-        };
-        println!("{outcome}");
+        match args.check(clause, abi, disk)? {
+            Some(outcome) => println!("{outcome}"),
+            None => return Ok(ExitCode::from(one::NO_DISK)),
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -58,20 +54,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 impl Args {
     /// Names and ABIs.
     fn wanted(&self) -> Result<Vec<(&'static str, Abi)>> {
-        let named = |name: &str| {
-            self.clauses.is_empty() || self.clauses.iter().any(|prefix| name.starts_with(prefix.as_str()))
-        };
-        let spoken = |abi: &Abi| self.abis.is_empty() || self.abis.contains(abi);
+        let named =
+            |name: &str| self.clauses.is_empty() || self.clauses.iter().any(|it| name.starts_with(it));
         let clauses = one::clauses().into_iter().filter(|clause| named(clause.name));
-        let wanted: Vec<_> = clauses
-            .flat_map(|clause| clause.abis.iter().map(move |abi| (clause.name, *abi)))
-            .filter(|(_, abi)| spoken(abi))
+        let spoken = |abi: &&Abi| self.abis.is_empty() && **abi == Abi::NATIVE || self.abis.contains(abi);
+        let mut wanted: Vec<_> = clauses
+            .flat_map(|clause| clause.abis.iter().filter(spoken).map(move |abi| (clause.name, *abi)))
             .collect();
         ensure!(!wanted.is_empty(), "no such clause");
-        Ok(wanted)
+        Ok(wanted.split_off(self.skip.min(wanted.len())))
     }
 
-    /// Runs one clause on one disk. `None`: the disk is not to be had any more.
+    /// Runs one clause. `None`: the disk is not to be had any more.
     fn check(&self, clause: &str, abi: Abi, disk: u32) -> Result<Option<Outcome>> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["backend", clause, abi.as_protocol(), &disk.to_string()]);

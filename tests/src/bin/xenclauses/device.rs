@@ -1,4 +1,4 @@
-//! The disks that a guest on real Xen finds in XenStore.
+//! The disk that a guest on real Xen finds in XenStore.
 
 use anyhow::{Context as _, Result};
 use blkif_proto::{Abi, keys, xenbus::State};
@@ -8,13 +8,12 @@ use xen_platform::{FrontWorld as _, Store as _, linux};
 /// What the tool stack writes into a frontend's directory. All else is a driver's.
 const OF_THE_TOOLSTACK: [&str; 5] = ["backend", "backend-id", keys::STATE, "virtual-device", "device-type"];
 
-/// The device numbers of this guest's disks, lowest first.
-pub(crate) fn numbers() -> Result<Vec<u32>> {
+/// The device number of this guest's disk, the first if there are several.
+pub(crate) fn number() -> Result<u32> {
     let domain = linux::World::own_domain()?;
     let nodes = linux::World::for_frontend()?.store()?.list(&format!("/local/domain/{domain}/device/vbd"));
-    let mut numbers: Vec<u32> = nodes?.iter().filter_map(|node| node.parse().ok()).collect();
-    numbers.sort_unstable();
-    Ok(numbers)
+    let numbers = nodes.unwrap_or_default();
+    numbers.iter().filter_map(|node| node.parse().ok()).min().context("this guest has no disk")
 }
 
 /// This guest with its disk of that number, as if no driver had ever touched it. Errors: the backend does not come to state 2.

@@ -8,6 +8,7 @@
 
 mod backends;
 mod device;
+mod table;
 mod verdict;
 
 use std::process::ExitCode;
@@ -29,12 +30,15 @@ enum Command {
     /// One of them, as a process of its own
     #[command(hide = true)]
     Backend(backends::one::Args),
+    /// Print docs/INTEROP.md
+    Table(table::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Backends(args) => backends::run(&args),
         Command::Backend(args) => backends::one::run(&args),
+        Command::Table(args) => table::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("xenclauses: {error:#}");

@@ -152,7 +152,7 @@ fn random_requests<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
         let answers = connection.batch(&requests).with_context(|| format!("round {round}"))?;
         for answer in answers {
             let asked = &requests[(answer.id % 32) as usize];
-            must!(answer.op == asked.answer_op(), "{answer:?} to {asked:x?}");
+            must!(answer.op == asked.answer_op(), "{} for an answer to {asked}", answer.op);
             must!((-2..=0).contains(&answer.status.0), "{answer:?}");
         }
     }

@@ -132,7 +132,8 @@ fn slot_changes<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
     ];
     for other in &evil {
         for _ in 0..8 {
-            flicker(&mut connection, guest.abi, &good, other).with_context(|| format!("{other:x?}"))?;
+            flicker(&mut connection, guest.abi, &good, other)
+                .with_context(|| format!("a read that turns into {other}"))?;
         }
     }
     connection.take_back(pages)?;
