@@ -4,10 +4,15 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <xen/xen.h>
+#include <xen/arch-x86/cpuid.h>
+#include <xen/arch-x86/hvm/start_info.h>
 #include <xen/event_channel.h>
 #include <xen/grant_table.h>
+#include <xen/hvm/hvm_op.h>
+#include <xen/hvm/params.h>
 #include <xen/io/console.h>
 #include <xen/io/xs_wire.h>
+#include <xen/memory.h>
 #include <xen/sched.h>
 
 enum {
@@ -66,6 +71,32 @@ int main(void) {
     OFFSET(start_info, cmd_line);
     NUMBER(MAX_GUEST_CMDLINE);
 
+    NUMBER(XENMEM_add_to_physmap);
+    NUMBER(XENMAPSPACE_shared_info);
+    NUMBER(XENMAPSPACE_grant_table);
+    SIZE(xen_add_to_physmap);
+    OFFSET(xen_add_to_physmap, space);
+    OFFSET(xen_add_to_physmap, idx);
+    OFFSET(xen_add_to_physmap, gpfn);
+    NUMBER(HVMOP_set_param);
+    NUMBER(HVMOP_get_param);
+    NUMBER(HVM_PARAM_STORE_PFN);
+    NUMBER(HVM_PARAM_STORE_EVTCHN);
+    NUMBER(HVM_PARAM_CONSOLE_PFN);
+    NUMBER(HVM_PARAM_CONSOLE_EVTCHN);
+    NUMBER(HVM_PARAM_TRIPLE_FAULT_REASON);
+    SIZE(xen_hvm_param);
+    OFFSET(xen_hvm_param, index);
+    OFFSET(xen_hvm_param, value);
+    NUMBER(XEN_CPUID_FIRST_LEAF);
+    NUMBER(XEN_CPUID_SIGNATURE_EBX);
+    NUMBER(XEN_CPUID_SIGNATURE_ECX);
+    NUMBER(XEN_CPUID_SIGNATURE_EDX);
+    NUMBER(XEN_HVM_START_MAGIC_VALUE);
+    SIZE(hvm_start_info);
+    OFFSET(hvm_start_info, magic);
+    OFFSET(hvm_start_info, cmdline_paddr);
+
     OFFSET(xencons_interface, out);
     ROOM(xencons_interface, out);
     OFFSET(xencons_interface, out_cons);
@@ -80,6 +111,8 @@ int main(void) {
     OFFSET(xenstore_domain_interface, rsp_prod);
 
     NUMBER(__HYPERVISOR_update_va_mapping);
+    NUMBER(__HYPERVISOR_memory_op);
+    NUMBER(__HYPERVISOR_hvm_op);
     NUMBER(__HYPERVISOR_grant_table_op);
     NUMBER(__HYPERVISOR_sched_op);
     NUMBER(__HYPERVISOR_event_channel_op);

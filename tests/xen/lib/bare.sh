@@ -1,26 +1,28 @@
 # Guests that are nothing but our frontend. Each does what its command line says, and ends. needs: bare
 
-# boot_bare [-t SECONDS] NAME COMMAND [disk=SPEC]...: until it has ended; prints what it prints, returns its status, 124 if it
-# takes too long, 125 if it ended without a word
+# boot_bare [-t SECONDS] NAME pv|pvh COMMAND [disk=SPEC]...: until it has ended; prints what it prints, returns its status, 124
+# if it takes too long, 125 if it ended without a word
 boot_bare() {
     local limit=60 OPTIND=1
     if [ "$1" = -t ]; then
         limit=$2
         shift 2
     fi
-    local name=$1 command=$2 disks=() word
-    for word in "${@:3}"; do disks+=("'${word#disk=}'"); done
+    local name=$1 type=$2 command=$3 disks=() word
+    for word in "${@:4}"; do disks+=("'${word#disk=}'"); done
+    # Without tsc_mode PVH guests hang under emulation; see guest.sh.
     cat >"/run/$name.cfg" <<END
 name = "$name"
-type = "pv"
+type = "$type"
 memory = 32
 kernel = "/bed/bare"
 extra = "$command"
 disk = [ $(IFS=,; echo "${disks[*]}") ]
 on_crash = "destroy"
+tsc_mode = "native"
 END
     rm -f "$CONSOLES/guest-$name.log"
-    say "$name: $command"
+    say "$name, $type: $command"
     xl create -q "/run/$name.cfg"
     within "$limit" is_gone "$name" >/dev/null || return 124
     # The console's daemon may be a moment behind.

@@ -45,6 +45,75 @@ const _: () = assert!(size_of::<SetUpTable>() == 24);
 const _: () = assert!(offset_of!(SetUpTable, frames) == 4 && offset_of!(SetUpTable, status) == 8);
 const _: () = assert!(offset_of!(SetUpTable, frame_list) == 16);
 
+/// `XENMEM_add_to_physmap`.
+pub(super) const XENMEM_ADD_TO_PHYSMAP: u64 = 7;
+/// `XENMAPSPACE_shared_info`.
+pub(super) const XENMAPSPACE_SHARED_INFO: u32 = 0;
+/// `XENMAPSPACE_grant_table`.
+pub(super) const XENMAPSPACE_GRANT_TABLE: u32 = 1;
+
+/// `xen_add_to_physmap`.
+#[repr(C)]
+#[derive(Debug)]
+pub(super) struct AddToPhysmap {
+    pub(super) domid: u16,
+    pub(super) size: u16,
+    pub(super) space: u32,
+    pub(super) idx: u64,
+    pub(super) gpfn: u64,
+}
+
+const _: () = assert!(size_of::<AddToPhysmap>() == 24 && offset_of!(AddToPhysmap, idx) == 8);
+const _: () = assert!(offset_of!(AddToPhysmap, space) == 4 && offset_of!(AddToPhysmap, gpfn) == 16);
+
+/// `HVMOP_set_param`.
+pub(super) const HVMOP_SET_PARAM: u64 = 0;
+/// `HVMOP_get_param`.
+pub(super) const HVMOP_GET_PARAM: u64 = 1;
+/// XenStore's page, by its frame.
+pub(super) const HVM_PARAM_STORE_PFN: u32 = 1;
+/// XenStore's port.
+pub(super) const HVM_PARAM_STORE_EVTCHN: u32 = 2;
+/// The console's page, by its frame.
+pub(super) const HVM_PARAM_CONSOLE_PFN: u32 = 17;
+/// The console's port.
+pub(super) const HVM_PARAM_CONSOLE_EVTCHN: u32 = 18;
+/// What a guest's triple fault is taken for (`SHUTDOWN_*`).
+pub(super) const HVM_PARAM_TRIPLE_FAULT_REASON: u32 = 31;
+
+/// `xen_hvm_param`.
+#[repr(C)]
+#[derive(Debug)]
+pub(super) struct HvmParameter {
+    pub(super) domid: u16,
+    pub(super) pad: u16,
+    pub(super) index: u32,
+    pub(super) value: u64,
+}
+
+const _: () = assert!(size_of::<HvmParameter>() == 16);
+const _: () = assert!(offset_of!(HvmParameter, index) == 4 && offset_of!(HvmParameter, value) == 8);
+
+/// The first leaf at which Xen may introduce itself (`XEN_CPUID_FIRST_LEAF`); others follow in steps, if it has to stand behind
+/// somebody else.
+pub(super) const CPUID_FIRST_LEAF: u32 = 0x4000_0000;
+/// From one possible base to the next.
+pub(super) const CPUID_STEP: usize = 0x100;
+/// How many bases Xen uses.
+pub(super) const CPUID_BASES: usize = 256;
+/// "XenVMMXenVMM", in EBX, ECX and EDX.
+pub(super) const CPUID_SIGNATURE: [u32; 3] = [0x566E_6558, 0x6558_4D4D, 0x4D4D_566E];
+/// The leaf, from the base on, that names the register of the hypercall page.
+pub(super) const CPUID_HYPERCALLS: u32 = 2;
+
+/// What a PVH guest finds when it starts (`hvm_start_info`).
+pub(super) mod hvm_start_info {
+    pub(crate) const BYTES: usize = 56;
+    pub(crate) const MAGIC: usize = 0;
+    pub(crate) const MAGIC_VALUE: u32 = 0x336E_C578;
+    pub(crate) const COMMAND_LINE: usize = 24;
+}
+
 /// An entry of the grant table, version 1 (`grant_entry_v1`).
 pub(super) mod entry {
     pub(crate) const BYTES: usize = 8;
@@ -156,9 +225,51 @@ pub fn layout() -> Vec<(&'static str, u64)> {
         ("start_info.cmd_line", size(start_info::COMMAND_LINE)),
         ("MAX_GUEST_CMDLINE", size(start_info::COMMAND_LINE_BYTES)),
     ];
+    all.extend(not_pv());
     all.extend(places());
     all.extend(borrowed());
     all
+}
+
+/// What only guests need that are not PV.
+fn not_pv() -> impl Iterator<Item = (&'static str, u64)> {
+    let [ebx, ecx, edx] = CPUID_SIGNATURE;
+    let numbers = [
+        ("XENMAPSPACE_shared_info", XENMAPSPACE_SHARED_INFO),
+        ("XENMAPSPACE_grant_table", XENMAPSPACE_GRANT_TABLE),
+        ("HVM_PARAM_STORE_PFN", HVM_PARAM_STORE_PFN),
+        ("HVM_PARAM_STORE_EVTCHN", HVM_PARAM_STORE_EVTCHN),
+        ("HVM_PARAM_CONSOLE_PFN", HVM_PARAM_CONSOLE_PFN),
+        ("HVM_PARAM_CONSOLE_EVTCHN", HVM_PARAM_CONSOLE_EVTCHN),
+        ("HVM_PARAM_TRIPLE_FAULT_REASON", HVM_PARAM_TRIPLE_FAULT_REASON),
+        ("XEN_HVM_START_MAGIC_VALUE", hvm_start_info::MAGIC_VALUE),
+        ("XEN_CPUID_FIRST_LEAF", CPUID_FIRST_LEAF),
+        ("XEN_CPUID_SIGNATURE_EBX", ebx),
+        ("XEN_CPUID_SIGNATURE_ECX", ecx),
+        ("XEN_CPUID_SIGNATURE_EDX", edx),
+        ("__HYPERVISOR_memory_op", xen::__HYPERVISOR_memory_op),
+        ("__HYPERVISOR_hvm_op", xen::__HYPERVISOR_hvm_op),
+    ];
+    let sizes = [
+        ("xen_add_to_physmap", size_of::<AddToPhysmap>()),
+        ("xen_add_to_physmap.space", offset_of!(AddToPhysmap, space)),
+        ("xen_add_to_physmap.idx", offset_of!(AddToPhysmap, idx)),
+        ("xen_add_to_physmap.gpfn", offset_of!(AddToPhysmap, gpfn)),
+        ("xen_hvm_param", size_of::<HvmParameter>()),
+        ("xen_hvm_param.index", offset_of!(HvmParameter, index)),
+        ("xen_hvm_param.value", offset_of!(HvmParameter, value)),
+        ("hvm_start_info", hvm_start_info::BYTES),
+        ("hvm_start_info.magic", hvm_start_info::MAGIC),
+        ("hvm_start_info.cmdline_paddr", hvm_start_info::COMMAND_LINE),
+    ];
+    let words = [
+        ("XENMEM_add_to_physmap", XENMEM_ADD_TO_PHYSMAP),
+        ("HVMOP_set_param", HVMOP_SET_PARAM),
+        ("HVMOP_get_param", HVMOP_GET_PARAM),
+    ];
+    let numbers = numbers.into_iter().map(|(name, value)| (name, value.into()));
+    let sizes = sizes.into_iter().map(|(name, value)| (name, value as u64));
+    numbers.chain(sizes).chain(words)
 }
 
 /// The byte rings.

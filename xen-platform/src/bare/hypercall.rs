@@ -7,14 +7,14 @@
 #![expect(unsafe_code, reason = "hypercalls; see the module documentation")]
 
 use core::{
-    arch::naked_asm,
+    arch::{asm, naked_asm, x86_64::__cpuid},
     ptr::{self, NonNull},
     sync::atomic::{AtomicPtr, Ordering},
 };
 
 use xen_sys as xen;
 
-use super::abi::{self, SetUpTable};
+use super::abi::{self, AddToPhysmap, HvmParameter, SetUpTable};
 use crate::{DomId, PAGE_SIZE, Port, SharedMem};
 
 /// The hypercall page; null until somebody says where it is.
@@ -99,7 +99,7 @@ pub(super) fn set_up_grant_table(frames: &mut [u64]) -> Result<(), Errno> {
 
 /// Puts machine frame `frame` where the page `at` was, writable. Errors: `at` is not one whole page, or Xen's.
 pub(super) fn remap(at: SharedMem<'static>, frame: u64) -> Result<(), Errno> {
-    if at.len() != PAGE_SIZE || !at.as_ptr().addr().is_multiple_of(PAGE_SIZE) {
+    if !is_page(at) {
         return Err(Errno(abi::EINVAL));
     }
     let arguments = [at.as_ptr() as u64, frame << 12 | abi::PTE_WRITABLE, abi::UVMF_INVLPG, 0];
@@ -108,10 +108,75 @@ pub(super) fn remap(at: SharedMem<'static>, frame: u64) -> Result<(), Errno> {
     unsafe { call(xen::__HYPERVISOR_update_va_mapping, arguments) }.map(drop)
 }
 
+/// Puts page `index` of one of Xen's spaces where the page `at` was, whose memory goes back to Xen; only for guests whose page
+/// tables Xen does not see. Errors: `at` is not one whole page, or Xen's.
+pub(super) fn add_to_physmap(space: u32, index: u64, at: SharedMem<'static>) -> Result<(), Errno> {
+    if !is_page(at) {
+        return Err(Errno(abi::EINVAL));
+    }
+    let gpfn = (at.as_ptr().addr() / PAGE_SIZE) as u64;
+    let mut op = AddToPhysmap { domid: abi::DOMID_SELF, size: 0, space, idx: index, gpfn };
+    // SAFETY: the number goes with the structure. The page is whole, as for `remap`.
+    unsafe { call(xen::__HYPERVISOR_memory_op, [abi::XENMEM_ADD_TO_PHYSMAP, address(&mut op), 0, 0]) }
+        .map(drop)
+}
+
+/// The value of one of the guest's parameters (`HVM_PARAM_*`); none for PV guests.
+pub(super) fn parameter(index: u32) -> Result<u64, Errno> {
+    let mut op = HvmParameter { domid: abi::DOMID_SELF, pad: 0, index, value: 0 };
+    // SAFETY: the number goes with the structure.
+    unsafe { call(xen::__HYPERVISOR_hvm_op, [abi::HVMOP_GET_PARAM, address(&mut op), 0, 0]) }?;
+    Ok(op.value)
+}
+
+/// A fault that nothing in the guest answers ends it as crashed, and not by starting it again. For guests that are not PV.
+pub fn crash_on_triple_fault() {
+    let value = xen::SHUTDOWN_crash.into();
+    let index = abi::HVM_PARAM_TRIPLE_FAULT_REASON;
+    let mut op = HvmParameter { domid: abi::DOMID_SELF, pad: 0, index, value };
+    // SAFETY: the number goes with the structure.
+    let set = unsafe { call(xen::__HYPERVISOR_hvm_op, [abi::HVMOP_SET_PARAM, address(&mut op), 0, 0]) };
+    // If Xen does not let us, the tool stack's choice stands.
+    let _ = set;
+}
+
+/// Has Xen fill a page with the entries of hypercalls and says where it is; only for guests that are not PV, whose page the
+/// domain builder fills. False where there is no Xen.
+///
+/// # Safety
+/// `page` is a whole page of the image, mapped where it is and executable, that stays and is used for nothing else.
+pub unsafe fn enable_hypercalls(page: NonNull<u8>) -> bool {
+    let bases = (abi::CPUID_FIRST_LEAF..).step_by(abi::CPUID_STEP).take(abi::CPUID_BASES);
+    let signature = |leaf: &u32| {
+        let cpuid = __cpuid(*leaf);
+        [cpuid.ebx, cpuid.ecx, cpuid.edx] == abi::CPUID_SIGNATURE
+    };
+    let Some(base) = bases.into_iter().find(signature) else { return false };
+    let register = __cpuid(base + abi::CPUID_HYPERCALLS).ebx;
+    let address = page.as_ptr() as u64;
+    // SAFETY: Xen names the register, to which the address of a page is written that it may fill; the caller gives it.
+    unsafe {
+        asm!(
+            "wrmsr",
+            in("ecx") register,
+            // The low halves of these registers are what counts.
+            in("rax") address,
+            in("rdx") address >> 32,
+            options(nostack, preserves_flags)
+        );
+        install(page);
+    }
+    true
+}
+
 /// The processor's time-stamp counter.
 pub(super) fn tsc() -> u64 {
     // SAFETY: every 64-bit processor has the instruction, and Xen lets guests use it.
     unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+fn is_page(at: SharedMem<'static>) -> bool {
+    at.len() == PAGE_SIZE && at.as_ptr().addr().is_multiple_of(PAGE_SIZE)
 }
 
 fn address<T>(argument: &mut T) -> u64 {

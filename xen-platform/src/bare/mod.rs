@@ -1,4 +1,4 @@
-//! Real Xen without an operating system under us: a guest's first and only program, by hypercalls. 64-bit PV on x86.
+//! Real Xen without an operating system under us: a guest's first and only program, by hypercalls. 64-bit PV and PVH on x86.
 //!
 //! | file | what |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | `store`, `byte_ring` | [`StoreClient`]: XenStore's ring |
 //! | `console` | [`Console`] |
 //!
-//! Who boots does three things: [`install`] the hypercall page, look at the [`Start`], and make a [`World`] of it and of the
-//! pages set aside. `no_std` with `alloc`; one processor, whose upcalls stay masked.
+//! Who boots does three things: [`install`] the hypercall page (PVH: [`enable_hypercalls`]), look at the [`Start`], and make a
+//! [`World`] of it and of the pages set aside. `no_std` with `alloc`; one processor, whose upcalls stay masked.
 
 mod abi;
 mod area;
@@ -36,7 +36,7 @@ pub use area::Area;
 pub use console::Console;
 pub use event::Events;
 pub use grant::Lender;
-pub use hypercall::install;
+pub use hypercall::{crash_on_triple_fault, enable_hypercalls, install};
 pub use start::Start;
 pub use store::{Client, StoreClient};
 
@@ -98,38 +98,29 @@ impl World {
     /// Takes the guest over: maps the shared page and the grant table, and finds XenStore. Once for each boot. Errors: see
     /// [`BootError`].
     pub fn new(start: &Start, reserved: Reserved) -> Result<Self, BootError> {
-        let frame = start.shared_info().ok_or(BootError::Missing("shared page"))?;
         let page = reserved.shared_info;
         if page.len() != PAGE_SIZE || !is_aligned(page) {
             return Err(BootError::Pages("shared page"));
         }
-        map(page, &[frame]).map_err(refused("mapping the shared page"))?;
+        let memory = start.memory();
+        memory.map_shared_info(page).map_err(refused("mapping the shared page"))?;
         let shared = SharedInfo::new(page);
         let pool = Pool::new(reserved.pool).ok_or(BootError::Pages("pool"))?;
-        let grants = grant_table(reserved.grant_table, pool.len())?;
+        let grants = grant_table(memory, reserved.grant_table, pool.len())?;
         let store = Connection::new(start, shared).ok_or(BootError::Missing("XenStore"))?;
-        let machine = Arc::new(Machine { shared, grants, memory: start.memory(), pool });
+        let machine = Arc::new(Machine { shared, grants, memory, pool });
         Ok(Self { machine, store: Rc::new(RefCell::new(store)) })
     }
 }
 
-fn grant_table(pages: SharedMem<'static>, lent: usize) -> Result<GrantTable, BootError> {
+fn grant_table(memory: Memory, pages: SharedMem<'static>, lent: usize) -> Result<GrantTable, BootError> {
     let table = GrantTable::new(pages);
     if !is_aligned(pages) || !pages.len().is_multiple_of(PAGE_SIZE) || table.len() < grant::references(lent) {
         return Err(BootError::Pages("grant table"));
     }
     let mut frames = vec![0; pages.len() / PAGE_SIZE];
-    hypercall::set_up_grant_table(&mut frames).map_err(refused("setting the grant table up"))?;
-    map(pages, &frames).map_err(refused("mapping the grant table"))?;
+    memory.map_grant_table(pages, &mut frames).map_err(refused("setting the grant table up"))?;
     Ok(table)
-}
-
-fn map(pages: SharedMem<'static>, frames: &[u64]) -> Result<(), Errno> {
-    for (index, frame) in frames.iter().enumerate() {
-        let page = pages.part(index * PAGE_SIZE, PAGE_SIZE).ok_or(Errno(abi::EINVAL))?;
-        hypercall::remap(page, *frame)?;
-    }
-    Ok(())
 }
 
 fn is_aligned(pages: SharedMem<'static>) -> bool {

@@ -5,7 +5,10 @@ use core::sync::atomic::Ordering;
 use super::*;
 use crate::{
     Clock as _, Port,
-    bare::{hypercall::tests::install_ours, start::tests::start},
+    bare::{
+        hypercall::tests::install_ours,
+        start::pv::tests::{look, start},
+    },
     page::tests::leaked,
 };
 
@@ -70,8 +73,9 @@ fn pages_that_do_not_fit_are_refused() {
 #[test]
 fn a_store_that_xen_does_not_name_is_missed() {
     install_ours();
-    let (start, memory) = start(PAGES);
+    let (_, memory) = start(PAGES);
     memory.word64(abi::start_info::STORE_FRAME).unwrap().store(1, Ordering::Relaxed);
+    let start = look(memory).unwrap();
     assert_eq!(World::new(&start, reserved(memory)).err(), Some(BootError::Missing("XenStore")));
 }
 

@@ -4,7 +4,7 @@ use std::thread;
 use super::*;
 use crate::{
     PAGE_SIZE,
-    bare::{hypercall::tests::install_ours, start::tests::start},
+    bare::{hypercall::tests::install_ours, start::pv::tests::start},
 };
 
 /// A console, and the daemon's end of it.

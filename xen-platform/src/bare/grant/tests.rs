@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     Lender as _,
-    bare::start::tests::machine_frame,
+    bare::start::pv::tests::machine_frame,
     bare::{
         hypercall::tests::PEER,
         tests::{Bed, POOL, POOL_AT, world},

@@ -1,7 +1,7 @@
 //! A hypervisor of our own behind a page of entries like Xen's: it answers what the tests of this world ask.
 
-use core::arch::global_asm;
-use std::time::Duration;
+use core::{arch::global_asm, cell::RefCell};
+use std::{time::Duration, vec::Vec};
 
 use super::*;
 use crate::page::tests::leaked;
@@ -16,9 +16,11 @@ global_asm!(
     ".balign 32",
     "push rcx",
     "push r11",
+    "sub rsp, 8",
     "mov rcx, r10",
     "mov r8d, number",
     "call {answer}",
+    "add rsp, 8",
     "pop r11",
     "pop rcx",
     "ret",
@@ -43,6 +45,21 @@ pub(in crate::bare) fn install_ours() {
 pub(in crate::bare) const PORT: Port = Port(70);
 /// The only domain there is besides us.
 pub(in crate::bare) const PEER: DomId = DomId(3);
+
+std::thread_local! {
+    static PARAMETERS: RefCell<[u64; 39]> = const { RefCell::new([0; 39]) };
+    static MAPPED: RefCell<Vec<(u32, u64, u64)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a parameter of the guest is, for this thread.
+pub(in crate::bare) fn set_parameter(index: u32, value: u64) {
+    PARAMETERS.with_borrow_mut(|parameters| parameters[index as usize] = value);
+}
+
+/// Which pages of Xen's were put where by this thread: space, index, frame.
+pub(in crate::bare) fn mapped() -> Vec<(u32, u64, u64)> {
+    MAPPED.with_borrow_mut(std::mem::take)
+}
 
 extern "sysv64" fn answer(first: u64, second: u64, third: u64, fourth: u64, number: u32) -> i64 {
     match number {
@@ -70,6 +87,26 @@ extern "sysv64" fn answer(first: u64, second: u64, third: u64, fourth: u64, numb
             assert_eq!((first % 4096, second & 0xFFF, third), (0, abi::PTE_WRITABLE, abi::UVMF_INVLPG));
             // A frame that is nobody's.
             if second >> 12 == 0xBAD { -22 } else { 0 }
+        }
+        xen::__HYPERVISOR_memory_op => {
+            assert_eq!(first, abi::XENMEM_ADD_TO_PHYSMAP);
+            // SAFETY: the call's structure.
+            let op = unsafe { &*(second as *const AddToPhysmap) };
+            assert_eq!((op.domid, op.size), (abi::DOMID_SELF, 0));
+            MAPPED.with_borrow_mut(|mapped| mapped.push((op.space, op.idx, op.gpfn)));
+            0
+        }
+        xen::__HYPERVISOR_hvm_op => {
+            // SAFETY: the call's structure.
+            let op = unsafe { &mut *(second as *mut HvmParameter) };
+            assert_eq!(op.domid, abi::DOMID_SELF);
+            let (index, value) = (op.index as usize, &mut op.value);
+            PARAMETERS.with_borrow_mut(|parameters| match first {
+                abi::HVMOP_GET_PARAM => *value = parameters[index],
+                abi::HVMOP_SET_PARAM => parameters[index] = *value,
+                other => panic!("operation {other} of a guest's parameters"),
+            });
+            0
         }
         _ => -i64::from(fourth == 0) * i64::from(abi::ENOSYS),
     }
@@ -126,4 +163,11 @@ fn whole_pages_are_mapped_anew_and_no_less() {
     for (at, len) in [(0, 8192), (0, 2048), (8, 4096)] {
         assert_eq!(remap(pages.part(at, len).unwrap(), 5), Err(Errno(abi::EINVAL)));
     }
+}
+
+#[test]
+fn a_triple_fault_is_a_crash() {
+    install_ours();
+    crash_on_triple_fault();
+    assert_eq!(parameter(abi::HVM_PARAM_TRIPLE_FAULT_REASON), Ok(xen::SHUTDOWN_crash.into()));
 }

@@ -1,5 +1,6 @@
 use alloc::string::ToString as _;
 
+use super::super::Memory;
 use super::*;
 use crate::page::tests::leaked;
 
@@ -17,9 +18,14 @@ pub(in crate::bare) fn start(pages: usize) -> (Start, SharedMem<'static>) {
     set(start_info::STORE_FRAME, machine_frame(2));
     memory.word32(start_info::CONSOLE_PORT).unwrap().store(4, Ordering::Relaxed);
     memory.word32(start_info::STORE_PORT).unwrap().store(5, Ordering::Relaxed);
-    let base = NonNull::new(memory.as_ptr()).unwrap();
-    // SAFETY: pages that stay, with a list of as many words.
-    (unsafe { Start::new(base, base.addr().get()) }.unwrap(), memory)
+    (look(memory).unwrap(), memory)
+}
+
+/// What a guest finds in its memory.
+pub(in crate::bare) fn look(memory: SharedMem<'static>) -> Option<Start> {
+    let base = NonNull::new(memory.as_ptr())?;
+    // SAFETY: pages that stay; the list has as many words.
+    unsafe { Start::pv(base, base.addr().get()) }
 }
 
 pub(in crate::bare) fn machine_frame(page: usize) -> u64 {
@@ -31,7 +37,8 @@ fn what_xen_hands_over_is_found() {
     let (start, memory) = start(8);
     memory.part(start_info::COMMAND_LINE, 100).unwrap().write(b"verify queues=2");
     assert_eq!(start.command_line(), "verify queues=2".to_string());
-    assert_eq!((start.pages(), start.shared_info()), (8, Some(77)));
+    let Memory::Pv(pages) = start.memory() else { panic!("{start:?}") };
+    assert_eq!(pages.shared_info(), 77);
     let (console, port) = start.console().unwrap();
     assert_eq!((console.as_ptr().addr() - memory.as_ptr().addr(), port), (PAGE_SIZE, Port(4)));
     let (store, port) = start.store().unwrap();
@@ -49,7 +56,7 @@ fn a_command_line_without_an_end_is_as_long_as_its_room() {
 fn pages_have_the_machines_numbers() {
     let (start, memory) = start(8);
     let base = memory.as_ptr().addr();
-    let memory = start.memory();
+    let Memory::Pv(memory) = start.memory() else { panic!("{start:?}") };
     assert_eq!(memory.frame(base + 3 * PAGE_SIZE + 17), Some(machine_frame(3)));
     assert_eq!(memory.frame(base + 8 * PAGE_SIZE), None);
     assert_eq!(memory.frame(base - 1), None);
@@ -60,7 +67,5 @@ fn pages_have_the_machines_numbers() {
 fn other_pages_are_not_taken_for_a_start() {
     let page = leaked(1);
     page.write(b"xen-3.0-x86_32p");
-    let base = NonNull::new(page.as_ptr()).unwrap();
-    // SAFETY: a page that stays; nothing is read behind the magic.
-    assert!(unsafe { Start::new(base, base.addr().get()) }.is_none());
+    assert!(look(page).is_none());
 }
