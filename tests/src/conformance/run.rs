@@ -51,7 +51,7 @@ fn trials(processes: Processes) -> Vec<Trial> {
 fn summary() -> String {
     let of_guests = backend::data::<sim::World>().len() + backend::control::<sim::World>().len();
     let of_rigs = backend::images().len() + backend::devices().len() + backend::processes().len();
-    let (backends, frontends) = (of_guests + of_rigs, frontend::clauses(Processes::One).len());
+    let (backends, frontends) = (of_guests + of_rigs, frontend::clauses::<sim::World>(Processes::One).len());
     format!("{} clauses: {backends} about backends, {frontends} about frontends", backends + frontends)
 }
 

@@ -11,7 +11,7 @@ fn all() -> [Vec<(&'static str, &'static str)>; 2] {
         backends.map(|clause: Clause<rig::Guest<xen_platform::sim::World>>| (clause.name, clause.rule));
     let more = [backend::images(), backend::devices(), backend::processes()].into_iter().flatten();
     let backends = backends.chain(more.map(|clause| (clause.name, clause.rule))).collect();
-    let frontends = frontend::clauses(rig::Processes::One);
+    let frontends = frontend::clauses::<xen_platform::sim::World>(rig::Processes::One);
     [backends, frontends.into_iter().map(|clause| (clause.name, clause.rule)).collect()]
 }
 

@@ -187,48 +187,9 @@ impl Toolstack {
         Ok(vbd)
     }
 
-    /// The nodes alone, in one transaction, as libxl writes them.
+    /// The nodes alone, see [`make_nodes`].
     pub fn make_nodes(&mut self, guest: DomId, disk: &Disk) -> Result<Vbd> {
-        let vbd = Vbd::new(guest, disk);
-        let params = match disk.kind {
-            Kind::Phy => disk.target.clone(),
-            Kind::Qdisk | Kind::Tap => format!("aio:{}", disk.target),
-        };
-        let backend = ToolstackBackend {
-            frontend: vbd.frontend.clone(),
-            frontend_id: guest.0,
-            online: true,
-            params: Some(params),
-            kind: Some(disk.kind.type_key().to_owned()),
-            writable: disk.writable,
-            shared: false,
-            device_type: DeviceType::Disk,
-            removable: true,
-            discard_enable: disk.discard,
-            direct_io_safe: false,
-            dev: Some(disk.name()),
-            script: disk.kind.script().map(str::to_owned),
-            hotplug: Hotplug::Waiting,
-            physical_device: None,
-            physical_device_path: None,
-        };
-        let frontend = ToolstackFrontend {
-            backend: vbd.backend.clone(),
-            backend_id: DomId::DOM0.0,
-            virtual_device: vbd.number,
-            device_type: DeviceType::Disk,
-            trusted: true,
-        };
-        let state = (keys::STATE.to_owned(), State::Initialising.as_str().to_owned());
-        let backend = gather(state.clone(), |put| backend.emit(put));
-        let frontend = gather(state, |put| frontend.emit(put));
-        self.store.transact(|t| {
-            // Owned by the one who writes there, readable by the other end.
-            fill(t, &vbd.frontend, &frontend, guest, DomId::DOM0)?;
-            fill(t, &vbd.backend, &backend, DomId::DOM0, guest)?;
-            fill(t, &vbd.copy(), &backend, DomId::DOM0, DomId::DOM0)
-        })?;
-        Ok(vbd)
+        make_nodes(&mut self.store, guest, disk)
     }
 
     /// Says what the hotplug script `block` says when it has found its device.
@@ -264,17 +225,9 @@ impl Toolstack {
         Ok(())
     }
 
-    /// Last part of a detach: both directories and libxl's copy.
+    /// Last part of a detach, see [`delete_nodes`].
     pub fn delete_nodes(&mut self, vbd: &Vbd) -> Result<()> {
-        self.store.transact(|t| {
-            t.remove(&vbd.frontend)?;
-            t.remove(&vbd.copy())?;
-            t.remove(&vbd.backend)?;
-            // The guest's folder below the kind, once it is empty.
-            let Some((folder, _)) = vbd.backend.rsplit_once('/') else { return Ok(()) };
-            if t.list(folder).is_ok_and(|names| names.is_empty()) { t.remove(folder) } else { Ok(()) }
-        })?;
-        Ok(())
+        delete_nodes(&mut self.store, vbd)
     }
 
     /// Waits until the backend's state is as `wanted`, as long as libxl would. `what` it is to do goes into the message.
@@ -315,6 +268,75 @@ impl Toolstack {
     fn state(&mut self, dir: &str) -> Result<State> {
         Ok(State::of_node(self.read(&format!("{dir}/{}", keys::STATE))?))
     }
+}
+
+/// The nodes of a disk, in one transaction, as libxl writes them.
+pub fn make_nodes(store: &mut StoreClient, guest: DomId, disk: &Disk) -> Result<Vbd> {
+    let vbd = Vbd::new(guest, disk);
+    let params = match disk.kind {
+        Kind::Phy => disk.target.clone(),
+        Kind::Qdisk | Kind::Tap => format!("aio:{}", disk.target),
+    };
+    let backend = ToolstackBackend {
+        frontend: vbd.frontend.clone(),
+        frontend_id: guest.0,
+        online: true,
+        params: Some(params),
+        kind: Some(disk.kind.type_key().to_owned()),
+        writable: disk.writable,
+        shared: false,
+        device_type: DeviceType::Disk,
+        removable: true,
+        discard_enable: disk.discard,
+        direct_io_safe: false,
+        dev: Some(disk.name()),
+        script: disk.kind.script().map(str::to_owned),
+        hotplug: Hotplug::Waiting,
+        physical_device: None,
+        physical_device_path: None,
+    };
+    let backend = gather(initialising(), |put| backend.emit(put));
+    store.transact(|t| {
+        // Owned by the one who writes there, readable by the other end.
+        fill_frontend(t, &vbd)?;
+        fill(t, &vbd.backend, &backend, DomId::DOM0, guest)?;
+        fill(t, &vbd.copy(), &backend, DomId::DOM0, DomId::DOM0)
+    })?;
+    Ok(vbd)
+}
+
+/// The frontend's directory alone, as when the disk came.
+pub fn make_frontend(store: &mut StoreClient, vbd: &Vbd) -> Result<()> {
+    Ok(store.transact(|t| fill_frontend(t, vbd))?)
+}
+
+/// Both directories of a disk and libxl's copy go.
+pub fn delete_nodes(store: &mut StoreClient, vbd: &Vbd) -> Result<()> {
+    store.transact(|t| {
+        t.remove(&vbd.frontend)?;
+        t.remove(&vbd.copy())?;
+        t.remove(&vbd.backend)?;
+        // The guest's folder below the kind, once it is empty.
+        let Some((folder, _)) = vbd.backend.rsplit_once('/') else { return Ok(()) };
+        if t.list(folder).is_ok_and(|names| names.is_empty()) { t.remove(folder) } else { Ok(()) }
+    })?;
+    Ok(())
+}
+
+fn fill_frontend<T: Transport>(t: &mut Transaction<'_, T>, vbd: &Vbd) -> Result<(), StoreError> {
+    let record = ToolstackFrontend {
+        backend: vbd.backend.clone(),
+        backend_id: DomId::DOM0.0,
+        virtual_device: vbd.number,
+        device_type: DeviceType::Disk,
+        trusted: true,
+    };
+    let keys = gather(initialising(), |put| record.emit(put));
+    fill(t, &vbd.frontend, &keys, vbd.guest, DomId::DOM0)
+}
+
+fn initialising() -> (String, String) {
+    (keys::STATE.to_owned(), State::Initialising.as_str().to_owned())
 }
 
 type Keys = Vec<(String, String)>;

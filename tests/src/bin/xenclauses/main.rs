@@ -8,6 +8,8 @@
 
 mod backends;
 mod device;
+mod frontends;
+mod stock;
 mod table;
 mod verdict;
 
@@ -30,6 +32,14 @@ enum Command {
     /// One of them, as a process of its own
     #[command(hide = true)]
     Backend(backends::one::Args),
+    /// In dom0: clauses about the block driver of a guest's kernel
+    Frontends(frontends::Args),
+    /// One of them, as a process of its own
+    #[command(hide = true)]
+    Frontend(frontends::one::Args),
+    /// In that guest, by order of the one in dom0
+    #[command(hide = true)]
+    Stock(stock::Args),
     /// Print docs/INTEROP.md
     Table(table::Args),
 }
@@ -38,6 +48,9 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Backends(args) => backends::run(&args),
         Command::Backend(args) => backends::one::run(&args),
+        Command::Frontends(args) => frontends::run(&args),
+        Command::Frontend(args) => frontends::one::run(&args),
+        Command::Stock(args) => stock::run(&args),
         Command::Table(args) => table::run(&args),
     };
     outcome.unwrap_or_else(|error| {

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use blkif_proto::xenbus::State;
+use xen_platform::BackWorld;
 
 use super::PAGE;
 use crate::{
@@ -13,43 +14,47 @@ use crate::{
 };
 
 /// For frontends of any kind.
-pub(super) const CLAUSES: &[Clause<Backend>] = &[
-    Clause {
-        name: "disk.nonsense",
-        rule: "A disk's keys that make no sense are refused by name (2.3, 8.3).",
-        abis: ONE_ABI,
-        check: nonsense,
-    },
-    Clause {
-        name: "disk.missing",
-        rule: "A disk without sectors, sector-size or info is refused by the key's name (4.3).",
-        abis: ONE_ABI,
-        check: missing,
-    },
-];
+pub(super) fn clauses<W: BackWorld>() -> Vec<Clause<Backend<W>>> {
+    vec![
+        Clause {
+            name: "disk.nonsense",
+            rule: "A disk's keys that make no sense are refused by name (2.3, 8.3).",
+            abis: ONE_ABI,
+            check: nonsense,
+        },
+        Clause {
+            name: "disk.missing",
+            rule: "A disk without sectors, sector-size or info is refused by the key's name (4.3).",
+            abis: ONE_ABI,
+            check: missing,
+        },
+    ]
+}
 
 /// For the library, which tells what it has understood.
-pub(super) const LIBRARY_CLAUSES: &[Clause<Backend>] = &[Clause {
-    name: "disk.as-told",
-    rule: "Size, sectors, kind and discard granularity are as the backend tells, or have their defaults (4.3).",
-    abis: ONE_ABI,
-    check: as_told,
-}];
+pub(super) fn library_clauses<W: BackWorld>() -> Vec<Clause<Backend<W>>> {
+    vec![Clause {
+        name: "disk.as-told",
+        rule: "Size, sectors, kind and discard granularity are as the backend tells, or have their defaults (4.3).",
+        abis: ONE_ABI,
+        check: as_told,
+    }]
+}
 
 /// Connects to a disk with an odd key, and errors unless the frontend refuses it by that name.
-fn refuses(backend: &mut Backend, key: &str, words: &str) -> Result<()> {
+fn refuses<W: BackWorld>(backend: &mut Backend<W>, key: &str, words: &str) -> Result<()> {
     backend.set_state(State::InitWait)?;
     backend.launch(Job::new(Work::reads(1, PAGE)))?;
     let connection = backend.join()?;
     backend.set_state(State::Connected)?;
-    let outcome = backend.end(connection)?;
-    outcome.fails_with(key).with_context(|| words.to_owned())?;
+    let refused = backend.end(connection).and_then(|outcome| outcome.fails_with(key));
+    refused.with_context(|| words.to_owned())?;
     let state = backend.frontend_state()?;
     must!(matches!(state, State::Closed | State::Initialising), "{words}: it is {state} then");
     backend.write_frontend("state", "1")
 }
 
-fn nonsense(backend: &mut Backend) -> Result<()> {
+fn nonsense<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.publish_disk()?;
     let cases: &[(&str, &[&str])] = &[
         ("sector-size", &["0", "3", "256", "511", "1000", "8192", "65536", "4294967808", "-512", "many"]),
@@ -74,7 +79,7 @@ fn nonsense(backend: &mut Backend) -> Result<()> {
     refuses(backend, "sectors", "8191 sectors of 512 bytes with sector-size 4096")
 }
 
-fn missing(backend: &mut Backend) -> Result<()> {
+fn missing<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     for key in ["sectors", "sector-size", "info"] {
         backend.publish_disk()?;
         for absent in [true, false] {
@@ -89,7 +94,7 @@ fn missing(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn as_told(backend: &mut Backend) -> Result<()> {
+fn as_told<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.disk_key("sector-size", "4096");
     backend.disk_key("info", "7");
     backend.offer(&[("feature-discard", "1")])?;

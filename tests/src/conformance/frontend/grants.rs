@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use blkif_proto::{GrantRef, xenbus::State};
-use xen_platform::Access;
+use xen_platform::{Access, BackWorld};
 
 use super::{INDIRECT, PAGE};
 use crate::{
@@ -15,64 +15,68 @@ use crate::{
 };
 
 /// For frontends of any kind.
-pub(super) const CLAUSES: &[Clause<Backend>] = &[
-    Clause {
-        name: "grants.access",
-        rule: "Without persistent grants the pages of a write are lent read-only, those of a read writable (6.1).",
-        abis: ONE_ABI,
-        check: access,
-    },
-    Clause {
-        name: "grants.revoked-when-answered",
-        rule: "Without persistent grants nothing of a request is lent any more when it is done (0.22).",
-        abis: ONE_ABI,
-        check: revoked_when_answered,
-    },
-    Clause {
-        name: "grants.descriptors-read-only",
-        rule: "Descriptor pages are lent read-only, unless grants are persistent (6.1).",
-        abis: ONE_ABI,
-        check: descriptors_read_only,
-    },
-    Clause {
-        name: "grants.persistent",
-        rule: "Persistent grants are writable, stay mapped over the answer, and are used again (0.21, 6.1).",
-        abis: ONE_ABI,
-        check: persistent,
-    },
-    Clause {
-        name: "grants.persistent-by-both",
-        rule: "Grants are persistent only if both ends say so (6.1).",
-        abis: ONE_ABI,
-        check: persistent_by_both,
-    },
-    Clause {
-        name: "grants.no-neighbours",
-        rule: "A page that is lent holds the data of its request and zeroes (8.2, XSA-403).",
-        abis: ONE_ABI,
-        check: no_neighbours,
-    },
-    Clause {
-        name: "grants.untrusted",
-        rule: "A backend that the toolstack does not trust gets no persistent grants (4.4, 8.2).",
-        abis: ONE_ABI,
-        check: untrusted,
-    },
-];
+pub(super) fn clauses<W: BackWorld>() -> Vec<Clause<Backend<W>>> {
+    vec![
+        Clause {
+            name: "grants.access",
+            rule: "Without persistent grants the pages of a write are lent read-only, those of a read writable (6.1).",
+            abis: ONE_ABI,
+            check: access,
+        },
+        Clause {
+            name: "grants.revoked-when-answered",
+            rule: "Without persistent grants nothing of a request is lent any more when it is done (0.22).",
+            abis: ONE_ABI,
+            check: revoked_when_answered,
+        },
+        Clause {
+            name: "grants.descriptors-read-only",
+            rule: "Descriptor pages are lent read-only, unless grants are persistent (6.1).",
+            abis: ONE_ABI,
+            check: descriptors_read_only,
+        },
+        Clause {
+            name: "grants.persistent",
+            rule: "Persistent grants are writable, stay mapped over the answer, and are used again (0.21, 6.1).",
+            abis: ONE_ABI,
+            check: persistent,
+        },
+        Clause {
+            name: "grants.persistent-by-both",
+            rule: "Grants are persistent only if both ends say so (6.1).",
+            abis: ONE_ABI,
+            check: persistent_by_both,
+        },
+        Clause {
+            name: "grants.no-neighbours",
+            rule: "A page that is lent holds the data of its request and zeroes (8.2, XSA-403).",
+            abis: ONE_ABI,
+            check: no_neighbours,
+        },
+        Clause {
+            name: "grants.untrusted",
+            rule: "A backend that the toolstack does not trust gets no persistent grants (4.4, 8.2).",
+            abis: ONE_ABI,
+            check: untrusted,
+        },
+    ]
+}
 
 /// For the library, of which something is left when it has closed.
-pub(super) const LIBRARY_CLAUSES: &[Clause<Backend>] = &[Clause {
-    name: "grants.nothing-left",
-    rule: "A frontend that has closed has taken back all pages and closed all ports (5.3).",
-    abis: ONE_ABI,
-    check: nothing_left,
-}];
+pub(super) fn library_clauses<W: BackWorld>() -> Vec<Clause<Backend<W>>> {
+    vec![Clause {
+        name: "grants.nothing-left",
+        rule: "A frontend that has closed has taken back all pages and closed all ports (5.3).",
+        abis: ONE_ABI,
+        check: nothing_left,
+    }]
+}
 
 fn grefs(taken: &Taken) -> Vec<GrantRef> {
     taken.segments.iter().map(|segment| segment.gref).collect()
 }
 
-fn access(backend: &mut Backend) -> Result<()> {
+fn access<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     for (work, lent) in
         [(Work::write(0, 2 * PAGE), Access::Read), (Work::read(0, 2 * PAGE), Access::ReadWrite)]
     {
@@ -85,20 +89,20 @@ fn access(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn revoked_when_answered(backend: &mut Backend) -> Result<()> {
+fn revoked_when_answered<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     for work in [Work::write(0, 4 * PAGE), Work::read(0, 4 * PAGE)] {
         let mut connection = backend.connect(Job::new([work]))?;
         let taken = connection.take()?;
         connection.serve(&taken)?;
         // It closes when its work is done.
-        backend.wait_frontend(&[State::Closing])?;
+        backend.wait_frontend(&[State::Closing, State::Closed])?;
         grefs(&taken).into_iter().try_for_each(|gref| connection.must_be_lent(gref, None))?;
         backend.finish(connection)?.ok()?;
     }
     Ok(())
 }
 
-fn descriptors_read_only(backend: &mut Backend) -> Result<()> {
+fn descriptors_read_only<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(INDIRECT)?;
     let mut connection = backend.connect(Job::new([Work::read(0, 32 * PAGE)]))?;
     let taken = connection.take()?;
@@ -108,17 +112,19 @@ fn descriptors_read_only(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn persistent(backend: &mut Backend) -> Result<()> {
+fn persistent<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(&[("feature-persistent", "1")])?;
     backend.offer(INDIRECT)?;
     let job = Job::new(Work::writes(3, 16 * PAGE)).depth(1).persistent();
     let mut connection = backend.connect(job)?;
     must!(connection.keys["feature-persistent"] == "1", "feature-persistent is {:?}", connection.keys);
-    let mut kept: Vec<Mapping> = Vec::new();
+    let mut kept: Vec<Mapping<W>> = Vec::new();
     let mut first = Vec::new();
     for round in 0..3 {
         let taken = connection.take()?;
-        let lent = [grefs(&taken), taken.descriptors.clone()].concat();
+        let mut lent = [grefs(&taken), taken.descriptors.clone()].concat();
+        // In which order does not matter.
+        lent.sort_unstable();
         for gref in &lent {
             kept.push(connection.map(*gref, Access::ReadWrite)?);
         }
@@ -129,12 +135,12 @@ fn persistent(backend: &mut Backend) -> Result<()> {
         }
         connection.serve(&taken)?;
     }
-    backend.wait_frontend(&[State::Closing])?;
+    backend.wait_frontend(&[State::Closing, State::Closed])?;
     kept.clear();
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn persistent_by_both(backend: &mut Backend) -> Result<()> {
+fn persistent_by_both<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     for (offered, wanted) in [(false, true), (true, false)] {
         backend.offer(&[("feature-persistent", if offered { "1" } else { "0" })])?;
         let job = Job::new([Work::write(0, PAGE)]);
@@ -143,14 +149,14 @@ fn persistent_by_both(backend: &mut Backend) -> Result<()> {
         let gref = taken.segments[0].gref;
         connection.must_be_lent(gref, Some(Access::Read))?;
         connection.serve(&taken)?;
-        backend.wait_frontend(&[State::Closing])?;
+        backend.wait_frontend(&[State::Closing, State::Closed])?;
         connection.must_be_lent(gref, None)?;
         backend.finish(connection)?.ok()?;
     }
     Ok(())
 }
 
-fn no_neighbours(backend: &mut Backend) -> Result<()> {
+fn no_neighbours<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let mut connection = backend.connect(Job::new([Work::write(9, 1024)]))?;
     let taken = connection.take()?;
     let page = connection.page(taken.segments[0].gref)?;
@@ -160,7 +166,7 @@ fn no_neighbours(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn untrusted(backend: &mut Backend) -> Result<()> {
+fn untrusted<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.write_frontend("trusted", "0")?;
     backend.offer(&[("feature-persistent", "1")])?;
     let mut connection = backend.connect(Job::new([Work::write(0, PAGE)]).persistent())?;
@@ -172,7 +178,7 @@ fn untrusted(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn nothing_left(backend: &mut Backend) -> Result<()> {
+fn nothing_left<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(&[
         ("feature-persistent", "1"),
         ("max-ring-page-order", "2"),
@@ -184,9 +190,9 @@ fn nothing_left(backend: &mut Backend) -> Result<()> {
     let connection = backend.connect(job)?;
     // What the library had is looked at while its process lives.
     let outcome = backend.finish(connection)?.ok()?;
-    let mut leaks = backend.xen.broker().machine().leaks();
+    let mut leaks = backend.simulated()?.broker().machine().leaks();
     let gone = wait_until("all to be given back", std::time::Duration::from_millis(500), || {
-        leaks = backend.xen.broker().machine().leaks();
+        leaks = backend.simulated()?.broker().machine().leaks();
         Ok((leaks.granted == 0 && leaks.ports == 0).then_some(()))
     });
     must!(gone.is_ok(), "left: {leaks:?}");

@@ -5,6 +5,7 @@
 
 mod disk;
 mod features;
+mod foreign;
 mod grants;
 mod hostile;
 mod recovery;
@@ -15,38 +16,42 @@ mod sizes;
 mod status;
 mod xenbus;
 
+use xen_platform::BackWorld;
+
+pub use foreign::beyond_linux;
+
 use super::{
     Clause,
     rig::{Processes, backend::Backend},
 };
 
 /// Every clause that a frontend in a process of its own, or else in a thread, can be put to, by area.
-pub fn clauses(processes: Processes) -> Vec<&'static Clause<Backend>> {
+pub fn clauses<W: BackWorld>(processes: Processes) -> Vec<Clause<Backend<W>>> {
     let of_both = [
-        ring::CLAUSES,
-        requests::CLAUSES,
-        sizes::CLAUSES,
-        grants::CLAUSES,
-        features::CLAUSES,
-        xenbus::CLAUSES,
-        disk::CLAUSES,
-        status::CLAUSES,
-        hostile::CLAUSES,
-        restart::CLAUSES,
+        ring::clauses(),
+        requests::clauses(),
+        sizes::clauses(),
+        grants::clauses(),
+        features::clauses(),
+        xenbus::clauses(),
+        disk::clauses(),
+        status::clauses(),
+        hostile::clauses(),
+        restart::clauses(),
     ];
     let of_the_library = [
-        ring::LIBRARY_CLAUSES,
-        requests::LIBRARY_CLAUSES,
-        sizes::LIBRARY_CLAUSES,
-        grants::LIBRARY_CLAUSES,
-        disk::LIBRARY_CLAUSES,
-        status::LIBRARY_CLAUSES,
-        xenbus::LIBRARY_CLAUSES,
-        hostile::LIBRARY_CLAUSES,
-        recovery::LIBRARY_CLAUSES,
+        ring::library_clauses(),
+        requests::library_clauses(),
+        sizes::library_clauses(),
+        grants::library_clauses(),
+        disk::library_clauses(),
+        status::library_clauses(),
+        xenbus::library_clauses(),
+        hostile::library_clauses(),
+        recovery::library_clauses(),
     ];
-    let more = if processes == Processes::One { &of_the_library[..] } else { &[] };
-    of_both.iter().chain(more).copied().flatten().collect()
+    let more = of_the_library.into_iter().filter(|_| processes == Processes::One);
+    of_both.into_iter().chain(more).flatten().collect()
 }
 
 const PAGE: u32 = 4096;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use blkif_proto::{Status, xenbus::State};
 use ringbuf::Field;
 use xen_platform::{
-    DomId,
+    BackWorld, DomId,
     wire::{Permission, Rights},
 };
 
@@ -20,83 +20,85 @@ use crate::{
 };
 
 /// For the library, which waits for another backend.
-pub(super) const LIBRARY_CLAUSES: &[Clause<Backend>] = &[
-    Clause {
-        name: "recovery.requeued-once-in-order",
-        rule: "When a backend closes and comes back, every unanswered request is sent again, once and in order (5.5).",
-        abis: EVERY_ABI,
-        check: requeued_once_in_order,
-    },
-    Clause {
-        name: "recovery.answered-is-done",
-        rule: "What was answered before is not sent again (5.5).",
-        abis: ONE_ABI,
-        check: answered_is_done,
-    },
-    Clause {
-        name: "recovery.barrier-keeps-place",
-        rule: "Barriers, flushes and discards keep their place among the writes (5.5).",
-        abis: ONE_ABI,
-        check: barrier_keeps_place,
-    },
-    Clause {
-        name: "recovery.fresh-ring",
-        rule: "A new connection has a fresh ring: zeroes, and indices from the start (1.3, 8.1 quirk 10).",
-        abis: ONE_ABI,
-        check: fresh_ring,
-    },
-    Clause {
-        name: "recovery.features-again",
-        rule: "Each connection goes by the features of its own time (0.31).",
-        abis: ONE_ABI,
-        check: features_again,
-    },
-    Clause {
-        name: "recovery.old-pages-revoked",
-        rule: "What was lent to the old connection is not lent any more (0.29).",
-        abis: ONE_ABI,
-        check: old_pages_revoked,
-    },
-    Clause {
-        name: "recovery.submitted-meanwhile",
-        rule: "Work that is submitted while the backend is away follows what it had (5.5).",
-        abis: ONE_ABI,
-        check: submitted_meanwhile,
-    },
-    Clause {
-        name: "recovery.smaller-disk",
-        rule: "What a disk that came back smaller cannot take fails, the rest is done (5.5).",
-        abis: ONE_ABI,
-        check: smaller_disk,
-    },
-    Clause {
-        name: "recovery.fewer-queues",
-        rule: "A backend that came back with fewer queues than are in use is refused, and says so (5.5).",
-        abis: ONE_ABI,
-        check: fewer_queues,
-    },
-    Clause {
-        name: "recovery.several-queues",
-        rule: "Every queue gets its own work back (5.5).",
-        abis: ONE_ABI,
-        check: several_queues,
-    },
-    Clause {
-        name: "recovery.another-backend",
-        rule: "A device that the toolstack gives to another backend (state 1, new backend) goes on there (5.5).",
-        abis: ONE_ABI,
-        check: another_backend,
-    },
-    Clause {
-        name: "recovery.again-and-again",
-        rule: "A backend may go and come any number of times (5.5).",
-        abis: ONE_ABI,
-        check: again_and_again,
-    },
-];
+pub(super) fn library_clauses<W: BackWorld>() -> Vec<Clause<Backend<W>>> {
+    vec![
+        Clause {
+            name: "recovery.requeued-once-in-order",
+            rule: "When a backend closes and comes back, every unanswered request is sent again, once and in order (5.5).",
+            abis: EVERY_ABI,
+            check: requeued_once_in_order,
+        },
+        Clause {
+            name: "recovery.answered-is-done",
+            rule: "What was answered before is not sent again (5.5).",
+            abis: ONE_ABI,
+            check: answered_is_done,
+        },
+        Clause {
+            name: "recovery.barrier-keeps-place",
+            rule: "Barriers, flushes and discards keep their place among the writes (5.5).",
+            abis: ONE_ABI,
+            check: barrier_keeps_place,
+        },
+        Clause {
+            name: "recovery.fresh-ring",
+            rule: "A new connection has a fresh ring: zeroes, and indices from the start (1.3, 8.1 quirk 10).",
+            abis: ONE_ABI,
+            check: fresh_ring,
+        },
+        Clause {
+            name: "recovery.features-again",
+            rule: "Each connection goes by the features of its own time (0.31).",
+            abis: ONE_ABI,
+            check: features_again,
+        },
+        Clause {
+            name: "recovery.old-pages-revoked",
+            rule: "What was lent to the old connection is not lent any more (0.29).",
+            abis: ONE_ABI,
+            check: old_pages_revoked,
+        },
+        Clause {
+            name: "recovery.submitted-meanwhile",
+            rule: "Work that is submitted while the backend is away follows what it had (5.5).",
+            abis: ONE_ABI,
+            check: submitted_meanwhile,
+        },
+        Clause {
+            name: "recovery.smaller-disk",
+            rule: "What a disk that came back smaller cannot take fails, the rest is done (5.5).",
+            abis: ONE_ABI,
+            check: smaller_disk,
+        },
+        Clause {
+            name: "recovery.fewer-queues",
+            rule: "A backend that came back with fewer queues than are in use is refused, and says so (5.5).",
+            abis: ONE_ABI,
+            check: fewer_queues,
+        },
+        Clause {
+            name: "recovery.several-queues",
+            rule: "Every queue gets its own work back (5.5).",
+            abis: ONE_ABI,
+            check: several_queues,
+        },
+        Clause {
+            name: "recovery.another-backend",
+            rule: "A device that the toolstack gives to another backend (state 1, new backend) goes on there (5.5).",
+            abis: ONE_ABI,
+            check: another_backend,
+        },
+        Clause {
+            name: "recovery.again-and-again",
+            rule: "A backend may go and come any number of times (5.5).",
+            abis: ONE_ABI,
+            check: again_and_again,
+        },
+    ]
+}
 
 /// Closes from the backend's side until the frontend has followed, and waits for it again.
-fn go_away(backend: &mut Backend, connection: Connection) -> Result<()> {
+fn go_away<W: BackWorld>(backend: &mut Backend<W>, connection: Connection<W>) -> Result<()> {
     backend.set_state(State::Closing)?;
     drop(connection);
     backend.set_state(State::Closed)?;
@@ -106,7 +108,7 @@ fn go_away(backend: &mut Backend, connection: Connection) -> Result<()> {
 }
 
 /// Goes away and comes back with what is offered now.
-fn come_back(backend: &mut Backend, connection: Connection) -> Result<Connection> {
+fn come_back<W: BackWorld>(backend: &mut Backend<W>, connection: Connection<W>) -> Result<Connection<W>> {
     go_away(backend, connection)?;
     backend.set_state(State::InitWait)?;
     backend.accept()
@@ -116,7 +118,7 @@ fn sectors(taken: &[Taken]) -> Vec<u64> {
     taken.iter().map(|taken| taken.sector).collect()
 }
 
-fn requeued_once_in_order(backend: &mut Backend) -> Result<()> {
+fn requeued_once_in_order<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let mut connection = backend.connect(Job::new(Work::writes(60, PAGE)).patient())?;
     let before = connection.take_all(20)?;
     let mut connection = come_back(backend, connection)?;
@@ -137,7 +139,7 @@ fn requeued_once_in_order(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn answered_is_done(backend: &mut Backend) -> Result<()> {
+fn answered_is_done<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let mut connection = backend.connect(Job::new(Work::writes(8, PAGE)).patient())?;
     let taken = connection.take_all(8)?;
     for n in [1, 2, 5] {
@@ -151,7 +153,7 @@ fn answered_is_done(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn barrier_keeps_place(backend: &mut Backend) -> Result<()> {
+fn barrier_keeps_place<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(OPERATIONS)?;
     let range = Range { sector: 16, bytes: PAGE, offset: 0 };
     let work = [
@@ -179,7 +181,7 @@ fn barrier_keeps_place(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn fresh_ring(backend: &mut Backend) -> Result<()> {
+fn fresh_ring<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let mut connection = backend.connect(Job::idle().patient())?;
     for n in 0..5 {
         backend.order(Work::read(n * 8, PAGE))?;
@@ -200,7 +202,7 @@ fn fresh_ring(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn features_again(backend: &mut Backend) -> Result<()> {
+fn features_again<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(INDIRECT)?;
     backend.offer(&[("feature-persistent", "1"), ("max-ring-page-order", "2")])?;
     let job = Job::new([Work::write(0, 40 * PAGE)]).persistent().ring_pages(4).patient();
@@ -222,7 +224,7 @@ fn features_again(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn old_pages_revoked(backend: &mut Backend) -> Result<()> {
+fn old_pages_revoked<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(&[("feature-persistent", "1")])?;
     let mut connection = backend.connect(Job::idle().persistent().patient())?;
     backend.order(Work::write(0, PAGE))?;
@@ -239,7 +241,7 @@ fn old_pages_revoked(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn submitted_meanwhile(backend: &mut Backend) -> Result<()> {
+fn submitted_meanwhile<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let mut connection = backend.connect(Job::idle().patient())?;
     for n in 0..3 {
         backend.order(Work::write(n * 8, PAGE))?;
@@ -258,7 +260,7 @@ fn submitted_meanwhile(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn smaller_disk(backend: &mut Backend) -> Result<()> {
+fn smaller_disk<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let work = [Work::read(8000, PAGE), Work::read(0, PAGE)];
     let mut connection = backend.connect(Job::new(work).patient())?;
     connection.take_all(2)?;
@@ -276,7 +278,7 @@ fn smaller_disk(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn fewer_queues(backend: &mut Backend) -> Result<()> {
+fn fewer_queues<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(&[("multi-queue-max-queues", "2")])?;
     let connection = backend.connect(Job::idle().queues(2).patient())?;
     go_away(backend, connection)?;
@@ -285,10 +287,10 @@ fn fewer_queues(backend: &mut Backend) -> Result<()> {
     backend.end(None)?.fails_with("1 of 2 queues")
 }
 
-fn several_queues(backend: &mut Backend) -> Result<()> {
+fn several_queues<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(&[("multi-queue-max-queues", "2")])?;
     let mut connection = backend.connect(Job::new(Work::writes(10, PAGE)).queues(2).patient())?;
-    let on = |connection: &mut Connection, queue: usize| -> Result<Vec<Taken>> {
+    let on = |connection: &mut Connection<W>, queue: usize| -> Result<Vec<Taken>> {
         let mut taken = Vec::new();
         while taken.len() < 5 {
             let next = connection.take_within(queue, Duration::from_secs(2))?;
@@ -306,7 +308,7 @@ fn several_queues(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn another_backend(backend: &mut Backend) -> Result<()> {
+fn another_backend<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let mut connection = backend.connect(Job::new(Work::writes(4, PAGE)).patient())?;
     connection.take_all(4)?;
     drop(connection);
@@ -331,7 +333,7 @@ fn another_backend(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn again_and_again(backend: &mut Backend) -> Result<()> {
+fn again_and_again<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let mut connection = backend.connect(Job::new(Work::writes(10, PAGE)).patient())?;
     for round in 0..5 {
         let taken = connection.take_all(10 - 2 * round)?;

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use blkfront::SegmentChoice;
 use blkif_proto::{Abi, Status};
 use ringbuf::Field;
+use xen_platform::BackWorld;
 
 use super::{BLOCKS, INDIRECT, OPERATIONS, PAGE};
 use crate::{
@@ -21,96 +22,100 @@ use crate::{
 };
 
 /// For frontends of any kind.
-pub(super) const CLAUSES: &[Clause<Backend>] = &[
-    Clause {
-        name: "sizes.original",
-        rule: "Without an extension a request has at most 11 segments; larger work is cut, and the pieces cover it once (2.1).",
-        abis: EVERY_ABI,
-        check: original,
-    },
-    Clause {
-        name: "sizes.indirect-bytes",
-        rule: "An indirect request is operation 6 with the inner operation, the number of segments and one reference for 512 of them; the descriptor pages hold the segments (2.2).",
-        abis: EVERY_ABI,
-        check: indirect_bytes,
-    },
-    Clause {
-        name: "sizes.indirect-inner-or-6",
-        rule: "An answer to an indirect request names the inner operation; 6 is accepted too (0.1, 8.1 quirk 2).",
-        abis: EVERY_ABI,
-        check: indirect_inner_or_6,
-    },
-    Clause {
-        name: "sizes.indirect-lesser",
-        rule: "An indirect request has at most feature-max-indirect-segments segments (2.6).",
-        abis: ONE_ABI,
-        check: indirect_lesser,
-    },
-    Clause {
-        name: "sizes.indirect-of-11-is-none",
-        rule: "A feature-max-indirect-segments of 11 or less means none (2.6).",
-        abis: ONE_ABI,
-        check: indirect_of_11_is_none,
-    },
-    Clause {
-        name: "sizes.small-is-direct",
-        rule: "Up to 11 segments go in the entry itself also where indirect requests are offered (2.6).",
-        abis: ONE_ABI,
-        check: small_is_direct,
-    },
-    Clause {
-        name: "sizes.blocks-bytes",
-        rule: "Segments beyond the eleventh lie in the next entries, 14 in each, from byte 0 on (3.2).",
-        abis: EVERY_ABI,
-        check: blocks_bytes,
-    },
-    Clause {
-        name: "sizes.blocks-never-with-indirect",
-        rule: "A connection with segment blocks has no indirect requests (3.1).",
-        abis: ONE_ABI,
-        check: blocks_never_with_indirect,
-    },
-    Clause {
-        name: "sizes.blocks-24-on-x86_32",
-        rule: "On x86_32-abi a request with blocks has at most 24 segments, and says so (3.3).",
-        abis: &[Abi::X86_32],
-        check: blocks_24_on_x86_32,
-    },
-    Clause {
-        name: "sizes.max-request-size",
-        rule: "A request is no larger than the backend's max-request-size (3.1).",
-        abis: ONE_ABI,
-        check: max_request_size,
-    },
-    Clause {
-        name: "sizes.max-requests",
-        rule: "No more requests are under way than the backend's max-requests (3.1, 3.4).",
-        abis: ONE_ABI,
-        check: max_requests,
-    },
-];
+pub(super) fn clauses<W: BackWorld>() -> Vec<Clause<Backend<W>>> {
+    vec![
+        Clause {
+            name: "sizes.original",
+            rule: "Without an extension a request has at most 11 segments; larger work is cut, and the pieces cover it once (2.1).",
+            abis: EVERY_ABI,
+            check: original,
+        },
+        Clause {
+            name: "sizes.indirect-bytes",
+            rule: "An indirect request is operation 6 with the inner operation, the number of segments and one reference for 512 of them; the descriptor pages hold the segments (2.2).",
+            abis: EVERY_ABI,
+            check: indirect_bytes,
+        },
+        Clause {
+            name: "sizes.indirect-inner-or-6",
+            rule: "An answer to an indirect request names the inner operation; 6 is accepted too (0.1, 8.1 quirk 2).",
+            abis: EVERY_ABI,
+            check: indirect_inner_or_6,
+        },
+        Clause {
+            name: "sizes.indirect-lesser",
+            rule: "An indirect request has at most feature-max-indirect-segments segments (2.6).",
+            abis: ONE_ABI,
+            check: indirect_lesser,
+        },
+        Clause {
+            name: "sizes.indirect-of-11-is-none",
+            rule: "A feature-max-indirect-segments of 11 or less means none (2.6).",
+            abis: ONE_ABI,
+            check: indirect_of_11_is_none,
+        },
+        Clause {
+            name: "sizes.small-is-direct",
+            rule: "Up to 11 segments go in the entry itself also where indirect requests are offered (2.6).",
+            abis: ONE_ABI,
+            check: small_is_direct,
+        },
+        Clause {
+            name: "sizes.blocks-bytes",
+            rule: "Segments beyond the eleventh lie in the next entries, 14 in each, from byte 0 on (3.2).",
+            abis: EVERY_ABI,
+            check: blocks_bytes,
+        },
+        Clause {
+            name: "sizes.blocks-never-with-indirect",
+            rule: "A connection with segment blocks has no indirect requests (3.1).",
+            abis: ONE_ABI,
+            check: blocks_never_with_indirect,
+        },
+        Clause {
+            name: "sizes.blocks-24-on-x86_32",
+            rule: "On x86_32-abi a request with blocks has at most 24 segments, and says so (3.3).",
+            abis: &[Abi::X86_32],
+            check: blocks_24_on_x86_32,
+        },
+        Clause {
+            name: "sizes.max-request-size",
+            rule: "A request is no larger than the backend's max-request-size (3.1).",
+            abis: ONE_ABI,
+            check: max_request_size,
+        },
+        Clause {
+            name: "sizes.max-requests",
+            rule: "No more requests are under way than the backend's max-requests (3.1, 3.4).",
+            abis: ONE_ABI,
+            check: max_requests,
+        },
+    ]
+}
 
 /// For the library, which can be told to do anything.
-pub(super) const LIBRARY_CLAUSES: &[Clause<Backend>] = &[
-    Clause {
-        name: "sizes.blocks-stride",
-        rule: "The answer is in the first of the request's entries and the rest is garbage, also where the ring ends in between (3.2).",
-        abis: EVERY_ABI,
-        check: blocks_stride,
-    },
-    Clause {
-        name: "sizes.whole-work",
-        rule: "Work that was cut ends when its last piece is answered, and fails if one of them does (2.4).",
-        abis: ONE_ABI,
-        check: whole_work,
-    },
-    Clause {
-        name: "sizes.no-indirect-barrier",
-        rule: "Only reads and writes are indirect: a large barrier is cut into direct ones (2.4).",
-        abis: ONE_ABI,
-        check: no_indirect_barrier,
-    },
-];
+pub(super) fn library_clauses<W: BackWorld>() -> Vec<Clause<Backend<W>>> {
+    vec![
+        Clause {
+            name: "sizes.blocks-stride",
+            rule: "The answer is in the first of the request's entries and the rest is garbage, also where the ring ends in between (3.2).",
+            abis: EVERY_ABI,
+            check: blocks_stride,
+        },
+        Clause {
+            name: "sizes.whole-work",
+            rule: "Work that was cut ends when its last piece is answered, and fails if one of them does (2.4).",
+            abis: ONE_ABI,
+            check: whole_work,
+        },
+        Clause {
+            name: "sizes.no-indirect-barrier",
+            rule: "Only reads and writes are indirect: a large barrier is cut into direct ones (2.4).",
+            abis: ONE_ABI,
+            check: no_indirect_barrier,
+        },
+    ]
+}
 
 /// Errors unless the requests cover `sectors` sectors from `sector` on, each once and in order.
 fn cover(taken: &[Taken], mut sector: u64, sectors: u64) -> Result<()> {
@@ -124,7 +129,7 @@ fn cover(taken: &[Taken], mut sector: u64, sectors: u64) -> Result<()> {
 }
 
 /// Takes and serves requests until they have moved `sectors` sectors.
-fn serve_sectors(connection: &mut Connection, sectors: u64) -> Result<Vec<Taken>> {
+fn serve_sectors<W: BackWorld>(connection: &mut Connection<W>, sectors: u64) -> Result<Vec<Taken>> {
     let (mut all, mut moved) = (Vec::new(), 0);
     while moved < sectors {
         let taken = connection.take()?;
@@ -135,7 +140,7 @@ fn serve_sectors(connection: &mut Connection, sectors: u64) -> Result<Vec<Taken>
     Ok(all)
 }
 
-fn original(backend: &mut Backend) -> Result<()> {
+fn original<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let mut connection = backend.connect(Job::new([Work::read(8, 64 * PAGE)]))?;
     let taken = serve_sectors(&mut connection, 512)?;
     cover(&taken, 8, 512)?;
@@ -143,21 +148,21 @@ fn original(backend: &mut Backend) -> Result<()> {
     must!(worst <= Some(11), "a request of {worst:?} segments");
     must!(taken.iter().all(|taken| taken.op == op::READ && !taken.indirect), "not plain reads");
     let outcome = backend.finish(connection)?.ok()?;
-    must!(outcome.data == on_disk(8, 64 * 4096), "not what is on the disk");
+    must!(outcome.has_read(&on_disk(8, 64 * 4096)), "not what is on the disk");
     Ok(())
 }
 
-fn indirect_bytes(backend: &mut Backend) -> Result<()> {
+fn indirect_bytes<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(INDIRECT)?;
     let abi = backend.abi;
     let job = Job::new([Work::write(16, 600 * PAGE)]).max_segments(600);
     let mut connection = backend.connect(job)?;
     let taken = connection.take()?;
     must!(taken.descriptors.len() == 2, "{} descriptor pages for 600 segments", taken.descriptors.len());
-    let expected =
-        Expected::new(abi, op::INDIRECT, op::WRITE, taken.id, 16).indirect(600, &taken.descriptors);
-    let (entry, expected) = (taken.entries[0], expected.entry());
-    must!(entry == expected, "the entry is\n  {entry:02x?}, not\n  {expected:02x?}");
+    let expected = Expected::new(abi, op::INDIRECT, op::WRITE, taken.id, 16)
+        .handle(backend.handle())
+        .indirect(600, &taken.descriptors);
+    expected.must_be(&taken.entries[0])?;
     let mut bytes = connection.page(taken.descriptors[0])?;
     bytes.extend(connection.page(taken.descriptors[1])?);
     let expected: Vec<u8> = taken.segments.iter().flat_map(segment_bytes).collect();
@@ -169,7 +174,7 @@ fn indirect_bytes(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn indirect_inner_or_6(backend: &mut Backend) -> Result<()> {
+fn indirect_inner_or_6<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(INDIRECT)?;
     let mut connection = backend.connect(Job::new(Work::reads(2, 16 * PAGE)))?;
     for answer in [op::READ, op::INDIRECT] {
@@ -180,11 +185,11 @@ fn indirect_inner_or_6(backend: &mut Backend) -> Result<()> {
         connection.reply(&taken, blkif_proto::Response { op: blkif_proto::Opcode(answer), ..response })?;
     }
     let outcome = backend.finish(connection)?.ok()?;
-    must!(outcome.data == on_disk(0, 2 * 16 * 4096), "not what is on the disk");
+    must!(outcome.has_read(&on_disk(0, 2 * 16 * 4096)), "not what is on the disk");
     Ok(())
 }
 
-fn indirect_lesser(backend: &mut Backend) -> Result<()> {
+fn indirect_lesser<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(&[("feature-max-indirect-segments", "16")])?;
     let mut connection = backend.connect(Job::new([Work::read(0, 100 * PAGE)]))?;
     let taken = serve_sectors(&mut connection, 800)?;
@@ -194,7 +199,7 @@ fn indirect_lesser(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn indirect_of_11_is_none(backend: &mut Backend) -> Result<()> {
+fn indirect_of_11_is_none<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     for few in ["11", "5", "1"] {
         backend.offer(&[("feature-max-indirect-segments", few)])?;
         let mut connection = backend.connect(Job::new([Work::read(0, 20 * PAGE)]))?;
@@ -209,7 +214,7 @@ fn indirect_of_11_is_none(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn small_is_direct(backend: &mut Backend) -> Result<()> {
+fn small_is_direct<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(INDIRECT)?;
     let mut connection = backend.connect(Job::new([Work::read(0, 11 * PAGE)]))?;
     let taken = connection.take()?;
@@ -218,7 +223,7 @@ fn small_is_direct(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn blocks_bytes(backend: &mut Backend) -> Result<()> {
+fn blocks_bytes<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(BLOCKS)?;
     let abi = backend.abi;
     let pages = if abi == Abi::X86_32 { 24 } else { 40 };
@@ -227,7 +232,7 @@ fn blocks_bytes(backend: &mut Backend) -> Result<()> {
     let segments = &taken.segments;
     must!(segments.len() == pages as usize, "{} segments for {pages} pages", segments.len());
     let head = Expected::new(abi, op::WRITE, u8::try_from(pages)?, taken.id, 8).segments(segments);
-    must!(taken.entries[0] == head.entry(), "the first entry is {:02x?}", taken.entries[0]);
+    head.must_be(&taken.entries[0])?;
     for (n, expected) in segments[11..].chunks(14).map(block).enumerate() {
         let entry = taken.entries[n + 1];
         must!(entry == expected, "block {n} is\n  {entry:02x?}, not\n  {expected:02x?}");
@@ -239,7 +244,7 @@ fn blocks_bytes(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn blocks_never_with_indirect(backend: &mut Backend) -> Result<()> {
+fn blocks_never_with_indirect<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(BLOCKS)?;
     backend.offer(INDIRECT)?;
     let mut connection = backend.connect(Job::new([Work::read(0, 300 * PAGE)]).max_segments(300))?;
@@ -249,7 +254,7 @@ fn blocks_never_with_indirect(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn blocks_24_on_x86_32(backend: &mut Backend) -> Result<()> {
+fn blocks_24_on_x86_32<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(BLOCKS)?;
     let mut connection = backend.connect(Job::new([Work::read(0, 100 * PAGE)]))?;
     let told: u32 = connection.keys["max-request-segments"].parse()?;
@@ -261,7 +266,7 @@ fn blocks_24_on_x86_32(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn max_request_size(backend: &mut Backend) -> Result<()> {
+fn max_request_size<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let offer = [("max-request-segments", "64"), ("max-request-size", "65536"), ("max-requests", "32")];
     backend.offer(&offer)?;
     let mut connection = backend.connect(Job::new([Work::read(0, 100 * PAGE)]))?;
@@ -272,7 +277,7 @@ fn max_request_size(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn max_requests(backend: &mut Backend) -> Result<()> {
+fn max_requests<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let offer = [("max-request-segments", "16"), ("max-request-size", "65536"), ("max-requests", "4")];
     backend.offer(&offer)?;
     let mut connection = backend.connect(Job::new(Work::reads(20, PAGE)))?;
@@ -285,7 +290,7 @@ fn max_requests(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn blocks_stride(backend: &mut Backend) -> Result<()> {
+fn blocks_stride<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(BLOCKS)?;
     // 1, 2, 2, 1 entries, again and again: 32 slots are no multiple of 6.
     let work: Vec<Work> = (0..120)
@@ -312,29 +317,32 @@ fn blocks_stride(backend: &mut Backend) -> Result<()> {
             _ => Vec::new(),
         })
         .collect();
-    must!(outcome.data == expected, "not what is on the disk");
+    must!(outcome.has_read(&expected), "not what is on the disk");
     Ok(())
 }
 
-fn whole_work(backend: &mut Backend) -> Result<()> {
-    let mut connection = backend.connect(Job::new(vec![Work::read(0, 30 * PAGE); 2]))?;
+fn whole_work<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
+    let work = [Work::read(0, 30 * PAGE), Work::read(240, 30 * PAGE)];
+    let mut connection = backend.connect(Job::new(work))?;
     let taken = connection.take_all(6)?;
-    for piece in &taken[1..] {
-        // The second work is done while the first lacks one piece.
-        let status = if piece.id == taken[4].id { Status::ERROR } else { Status::OKAY };
+    let (first, second): (Vec<_>, Vec<_>) = taken.into_iter().partition(|piece| piece.sector < 240);
+    must!((first.len(), second.len()) == (3, 3), "{} and {} pieces", first.len(), second.len());
+    // The second work is done while the first lacks one piece.
+    for piece in first[1..].iter().chain(&second) {
+        let status = if piece.id == second[1].id { Status::ERROR } else { Status::OKAY };
         connection.answer(piece, status)?;
     }
     backend.wait_note("done 1")?;
     std::thread::sleep(Duration::from_millis(20));
     must!(!backend.has_noted("done 0")?, "done before its last piece was answered");
-    connection.answer(&taken[0], Status::OKAY)?;
+    connection.answer(&first[0], Status::OKAY)?;
     let outcome = backend.finish(connection)?;
     must!(outcome.result(0)?.is_ok(), "all pieces went well, and the work failed");
     must!(outcome.result(1)?.is_err(), "a piece failed, and the work went well");
     Ok(())
 }
 
-fn no_indirect_barrier(backend: &mut Backend) -> Result<()> {
+fn no_indirect_barrier<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(INDIRECT)?;
     backend.offer(OPERATIONS)?;
     let range = Range { sector: 0, bytes: 30 * PAGE, offset: 0 };

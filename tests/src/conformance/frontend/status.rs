@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use blkif_proto::Status;
+use xen_platform::BackWorld;
 
 use super::{OPERATIONS, PAGE};
 use crate::{
@@ -13,30 +14,34 @@ use crate::{
 };
 
 /// For frontends of any kind.
-pub(super) const CLAUSES: &[Clause<Backend>] = &[Clause {
-    name: "status.error",
-    rule: "An answer of ERROR, EOPNOTSUPP or an unknown status fails the work, not the connection (2.1, 2.5).",
-    abis: EVERY_ABI,
-    check: error,
-}];
+pub(super) fn clauses<W: BackWorld>() -> Vec<Clause<Backend<W>>> {
+    vec![Clause {
+        name: "status.error",
+        rule: "An answer of ERROR, EOPNOTSUPP or an unknown status fails the work, not the connection (2.1, 2.5).",
+        abis: EVERY_ABI,
+        check: error,
+    }]
+}
 
 /// For the library, which tells how each piece of work has ended.
-pub(super) const LIBRARY_CLAUSES: &[Clause<Backend>] = &[
-    Clause {
-        name: "status.each-its-own",
-        rule: "Each work gets the status of its own answer (2.1).",
-        abis: EVERY_ABI,
-        check: each_its_own,
-    },
-    Clause {
-        name: "status.unsupported-at-run-time",
-        rule: "A backend may answer EOPNOTSUPP to what it has offered; whoever waits is told so (2.5).",
-        abis: ONE_ABI,
-        check: unsupported_at_run_time,
-    },
-];
+pub(super) fn library_clauses<W: BackWorld>() -> Vec<Clause<Backend<W>>> {
+    vec![
+        Clause {
+            name: "status.each-its-own",
+            rule: "Each work gets the status of its own answer (2.1).",
+            abis: EVERY_ABI,
+            check: each_its_own,
+        },
+        Clause {
+            name: "status.unsupported-at-run-time",
+            rule: "A backend may answer EOPNOTSUPP to what it has offered; whoever waits is told so (2.5).",
+            abis: ONE_ABI,
+            check: unsupported_at_run_time,
+        },
+    ]
+}
 
-fn error(backend: &mut Backend) -> Result<()> {
+fn error<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     for (status, words) in
         [(-1, "I/O error"), (-2, "not support"), (-77, "unknown status -77"), (1, "status 1")]
     {
@@ -50,9 +55,10 @@ fn error(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn each_its_own(backend: &mut Backend) -> Result<()> {
+fn each_its_own<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let mut connection = backend.connect(Job::new(Work::reads(8, PAGE)))?;
-    let taken = connection.take_all(8)?;
+    let mut taken = connection.take_all(8)?;
+    taken.sort_by_key(|taken| taken.sector);
     for (n, taken) in taken.iter().enumerate().rev() {
         let status = if n % 3 == 0 { Status::ERROR } else { Status::OKAY };
         connection.answer(taken, status)?;
@@ -64,7 +70,7 @@ fn each_its_own(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn unsupported_at_run_time(backend: &mut Backend) -> Result<()> {
+fn unsupported_at_run_time<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.offer(OPERATIONS)?;
     // The barrier is the last, as nothing is sent behind it.
     let work = [Work::read(0, PAGE), Work::Flush, Work::Discard(0, 8, false), Work::Barrier(None)];

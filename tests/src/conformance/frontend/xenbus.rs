@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use blkif_proto::xenbus::State;
-use xen_platform::wire::{Permission, Rights};
+use xen_platform::{
+    BackWorld,
+    wire::{Permission, Rights},
+};
 
 use super::PAGE;
 use crate::{
@@ -16,106 +19,110 @@ use crate::{
 };
 
 /// For frontends of any kind.
-pub(super) const CLAUSES: &[Clause<Backend>] = &[
-    Clause {
-        name: "xenbus.waits-for-initwait",
-        rule: "While its backend is 0, 1, 5, 6, 7 or 8 a new frontend stays at 1 and offers nothing (5.3).",
-        abis: ONE_ABI,
-        check: waits_for_initwait,
-    },
-    Clause {
-        name: "xenbus.sets-up-on-2-to-4",
-        rule: "A frontend at 1 sets up its rings at backend state 2, and at 3 or 4 too (5.1, 5.3).",
-        abis: ONE_ABI,
-        check: sets_up_on_2_to_4,
-    },
-    Clause {
-        name: "xenbus.waits-for-connected",
-        rule: "A frontend at 3 waits for 4 whatever else but closing its backend shows (5.3).",
-        abis: ONE_ABI,
-        check: waits_for_connected,
-    },
-    Clause {
-        name: "xenbus.refused",
-        rule: "A backend that closes, or goes away, before it connects ends the attempt, with its own words if it has any (5.2, 5.3).",
-        abis: ONE_ABI,
-        check: refused,
-    },
-    Clause {
-        name: "xenbus.connected-ignores",
-        rule: "A connected frontend takes no notice of backend states 1, 2, 3, 7, 8 and 4 again: I/O goes on (0.24, 5.3).",
-        abis: ONE_ABI,
-        check: connected_ignores,
-    },
-    Clause {
-        name: "xenbus.backend-gone",
-        rule: "A backend that is closed, or whose directory is gone, serves no more: a frontend that does not wait for another closes its own end (5.3).",
-        abis: ONE_ABI,
-        check: backend_gone,
-    },
-    Clause {
-        name: "xenbus.closing-is-served",
-        rule: "While the backend is only closing, I/O goes on, and the frontend closes in order (5.3, 8.1 quirk 28).",
-        abis: ONE_ABI,
-        check: closing_is_served,
-    },
-    Clause {
-        name: "xenbus.stop-sequence",
-        rule: "A frontend closes by 5, waits for 5, goes to 6, waits for 6, and leaves state 1 and no keys of its own (5.4, 5.5).",
-        abis: ONE_ABI,
-        check: stop_sequence,
-    },
-    Clause {
-        name: "xenbus.backend-skips-5",
-        rule: "A backend that answers 5 by 6 has closed as well (5.3, 5.5).",
-        abis: ONE_ABI,
-        check: backend_skips_5,
-    },
-    Clause {
-        name: "xenbus.earlier-driver",
-        rule: "What an earlier driver has left connected is closed, 5 and 6, before the first connection (5.5).",
-        abis: ONE_ABI,
-        check: earlier_driver,
-    },
-    Clause {
-        name: "xenbus.earlier-driver-closed",
-        rule: "After an earlier driver that closed, 6 and 6, a frontend goes to 1 and waits for 2 (5.5).",
-        abis: ONE_ABI,
-        check: earlier_driver_closed,
-    },
-    Clause {
-        name: "xenbus.never-silent",
-        rule: "A backend that never answers ends in an error that names what was waited for (8.3).",
-        abis: ONE_ABI,
-        check: never_silent,
-    },
-    Clause {
-        name: "xenbus.never-resurrects",
-        rule: "A device that the toolstack has deleted is not made again by its frontend (5.1).",
-        abis: ONE_ABI,
-        check: never_resurrects,
-    },
-];
+pub(super) fn clauses<W: BackWorld>() -> Vec<Clause<Backend<W>>> {
+    vec![
+        Clause {
+            name: "xenbus.waits-for-initwait",
+            rule: "While its backend is 0, 1, 5, 6, 7 or 8 a new frontend stays at 1 and offers nothing (5.3).",
+            abis: ONE_ABI,
+            check: waits_for_initwait,
+        },
+        Clause {
+            name: "xenbus.sets-up-on-2-to-4",
+            rule: "A frontend at 1 sets up its rings at backend state 2, and at 3 or 4 too (5.1, 5.3).",
+            abis: ONE_ABI,
+            check: sets_up_on_2_to_4,
+        },
+        Clause {
+            name: "xenbus.waits-for-connected",
+            rule: "A frontend at 3 waits for 4 whatever else but closing its backend shows (5.3).",
+            abis: ONE_ABI,
+            check: waits_for_connected,
+        },
+        Clause {
+            name: "xenbus.refused",
+            rule: "A backend that closes, or goes away, before it connects ends the attempt, with its own words if it has any (5.2, 5.3).",
+            abis: ONE_ABI,
+            check: refused,
+        },
+        Clause {
+            name: "xenbus.connected-ignores",
+            rule: "A connected frontend takes no notice of backend states 1, 2, 3, 7, 8 and 4 again: I/O goes on (0.24, 5.3).",
+            abis: ONE_ABI,
+            check: connected_ignores,
+        },
+        Clause {
+            name: "xenbus.backend-gone",
+            rule: "A backend that is closed, or whose directory is gone, serves no more: a frontend that does not wait for another closes its own end (5.3).",
+            abis: ONE_ABI,
+            check: backend_gone,
+        },
+        Clause {
+            name: "xenbus.closing-is-served",
+            rule: "While the backend is only closing, I/O goes on, and the frontend closes in order (5.3, 8.1 quirk 28).",
+            abis: ONE_ABI,
+            check: closing_is_served,
+        },
+        Clause {
+            name: "xenbus.stop-sequence",
+            rule: "A frontend closes by 5, waits for 5, goes to 6, waits for 6, and leaves state 1 and no keys of its own (5.4, 5.5).",
+            abis: ONE_ABI,
+            check: stop_sequence,
+        },
+        Clause {
+            name: "xenbus.backend-skips-5",
+            rule: "A backend that answers 5 by 6 has closed as well (5.3, 5.5).",
+            abis: ONE_ABI,
+            check: backend_skips_5,
+        },
+        Clause {
+            name: "xenbus.earlier-driver",
+            rule: "What an earlier driver has left connected is closed, 5 and 6, before the first connection (5.5).",
+            abis: ONE_ABI,
+            check: earlier_driver,
+        },
+        Clause {
+            name: "xenbus.earlier-driver-closed",
+            rule: "After an earlier driver that closed, 6 and 6, a frontend goes to 1 and waits for 2 (5.5).",
+            abis: ONE_ABI,
+            check: earlier_driver_closed,
+        },
+        Clause {
+            name: "xenbus.never-silent",
+            rule: "A backend that never answers ends in an error that names what was waited for (8.3).",
+            abis: ONE_ABI,
+            check: never_silent,
+        },
+        Clause {
+            name: "xenbus.never-resurrects",
+            rule: "A device that the toolstack has deleted is not made again by its frontend (5.1).",
+            abis: ONE_ABI,
+            check: never_resurrects,
+        },
+    ]
+}
 
 /// For the library, which tells what it sees.
-pub(super) const LIBRARY_CLAUSES: &[Clause<Backend>] = &[
-    Clause {
-        name: "xenbus.resize",
-        rule: "A size that is published with state 4 again counts at once (0.23, 5.3).",
-        abis: ONE_ABI,
-        check: resize,
-    },
-    Clause {
-        name: "xenbus.tells-of-closing",
-        rule: "A backend that goes to 5 is told to the application, once (5.3).",
-        abis: ONE_ABI,
-        check: tells_of_closing,
-    },
-];
+pub(super) fn library_clauses<W: BackWorld>() -> Vec<Clause<Backend<W>>> {
+    vec![
+        Clause {
+            name: "xenbus.resize",
+            rule: "A size that is published with state 4 again counts at once (0.23, 5.3).",
+            abis: ONE_ABI,
+            check: resize,
+        },
+        Clause {
+            name: "xenbus.tells-of-closing",
+            rule: "A backend that goes to 5 is told to the application, once (5.3).",
+            abis: ONE_ABI,
+            check: tells_of_closing,
+        },
+    ]
+}
 
 const MOMENT: Duration = Duration::from_millis(15);
 
-fn waits_for_initwait(backend: &mut Backend) -> Result<()> {
+fn waits_for_initwait<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.remove("state")?;
     backend.launch(Job::new(Work::reads(1, PAGE)))?;
     let others =
@@ -132,7 +139,7 @@ fn waits_for_initwait(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn sets_up_on_2_to_4(backend: &mut Backend) -> Result<()> {
+fn sets_up_on_2_to_4<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     for state in [State::InitWait, State::Initialised, State::Connected] {
         backend.publish_disk()?;
         backend.set_state(state)?;
@@ -143,21 +150,19 @@ fn sets_up_on_2_to_4(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn waits_for_connected(backend: &mut Backend) -> Result<()> {
+fn waits_for_connected<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.set_state(State::InitWait)?;
     backend.launch(Job::new(Work::reads(1, PAGE)))?;
-    let connection = backend.join()?;
+    let mut connection = backend.join()?;
     for state in [State::Initialised, State::Reconfiguring, State::Reconfigured, State::Initialising] {
         backend.set_state(state)?;
         backend.frontend_stays(State::Initialised, MOMENT).with_context(|| format!("at backend {state}"))?;
     }
-    backend.publish_disk()?;
-    backend.set_state(State::Connected)?;
-    backend.wait_frontend(&[State::Connected])?;
+    backend.open(&mut connection)?;
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn refused(backend: &mut Backend) -> Result<()> {
+fn refused<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     for state in [Some(State::Closing), Some(State::Closed), None] {
         backend.set_state(State::InitWait)?;
         backend.launch(Job::new([]))?;
@@ -184,7 +189,7 @@ fn refused(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn connected_ignores(backend: &mut Backend) -> Result<()> {
+fn connected_ignores<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let mut connection = backend.connect(Job::new(Work::reads(6, PAGE)).depth(1))?;
     let states = [
         State::Initialising,
@@ -203,7 +208,7 @@ fn connected_ignores(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn backend_gone(backend: &mut Backend) -> Result<()> {
+fn backend_gone<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     for state in [Some(State::Closed), None] {
         let mut connection = backend.connect(Job::new(Work::reads(2, PAGE)))?;
         connection.take_all(2)?;
@@ -223,7 +228,7 @@ fn backend_gone(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn closing_is_served(backend: &mut Backend) -> Result<()> {
+fn closing_is_served<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let mut connection = backend.connect(Job::new(Work::reads(20, PAGE)).depth(1))?;
     for n in 0..20 {
         let taken = connection.take()?;
@@ -238,7 +243,7 @@ fn closing_is_served(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn stop_sequence(backend: &mut Backend) -> Result<()> {
+fn stop_sequence<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let before = backend.frontend_keys()?;
     let offer = [("multi-queue-max-queues", "2"), ("max-ring-page-order", "1")];
     backend.offer(&offer)?;
@@ -258,7 +263,7 @@ fn stop_sequence(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn backend_skips_5(backend: &mut Backend) -> Result<()> {
+fn backend_skips_5<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let mut connection = backend.connect(Job::new(Work::reads(1, PAGE)))?;
     let taken = connection.take()?;
     connection.serve(&taken)?;
@@ -270,7 +275,7 @@ fn backend_skips_5(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn earlier_driver(backend: &mut Backend) -> Result<()> {
+fn earlier_driver<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     for left in [State::Initialised, State::Connected, State::Closing] {
         backend.write_frontend("state", left.as_str())?;
         backend.write_frontend("ring-ref", "8")?;
@@ -291,7 +296,7 @@ fn earlier_driver(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn earlier_driver_closed(backend: &mut Backend) -> Result<()> {
+fn earlier_driver_closed<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     backend.write_frontend("state", State::Closed.as_str())?;
     backend.set_state(State::Closed)?;
     backend.launch(Job::new(Work::reads(1, PAGE)))?;
@@ -302,7 +307,7 @@ fn earlier_driver_closed(backend: &mut Backend) -> Result<()> {
     backend.finish(connection)?.ok().map(drop)
 }
 
-fn never_silent(backend: &mut Backend) -> Result<()> {
+fn never_silent<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let job = || Job::new(Work::reads(1, PAGE)).timeout(Duration::from_millis(100));
     backend.launch(job())?;
     backend.outcome()?.fails_with("waited for InitWait")?;
@@ -326,7 +331,7 @@ fn never_silent(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn never_resurrects(backend: &mut Backend) -> Result<()> {
+fn never_resurrects<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let mut connection = backend.connect(Job::new(Work::reads(2, PAGE)).depth(1))?;
     let taken = connection.take()?;
     let (frontend, guest) = (backend.vbd.frontend.clone(), backend.vbd.guest);
@@ -344,7 +349,7 @@ fn never_resurrects(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn resize(backend: &mut Backend) -> Result<()> {
+fn resize<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let mut connection = backend.connect(Job::idle())?;
     for sectors in [16384, 4096] {
         backend.write("sectors", &sectors.to_string())?;
@@ -363,7 +368,7 @@ fn resize(backend: &mut Backend) -> Result<()> {
     Ok(())
 }
 
-fn tells_of_closing(backend: &mut Backend) -> Result<()> {
+fn tells_of_closing<W: BackWorld>(backend: &mut Backend<W>) -> Result<()> {
     let mut connection = backend.connect(Job::idle())?;
     backend.set_state(State::Closing)?;
     backend.wait_note("Closing")?;

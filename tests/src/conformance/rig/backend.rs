@@ -3,14 +3,16 @@
 //! ```text
 //!   Backend ── connect(job) ──▶ Connection ── take, answer … ──▶ finish(connection) ──▶ Outcome
 //!      │                                                                                  ▲
-//!      └── Subject: the library on a thread, or the tool as a child process ──────────────┘
+//!      └── Subject: the library on a thread, the tool as a child process, a guest's kernel ─┘
 //! ```
 
 mod connection;
 mod job;
 mod library;
+pub mod stock;
 mod subject;
 pub mod wire;
+mod work;
 
 use std::{
     collections::BTreeMap,
@@ -22,39 +24,50 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use blkif_proto::{Abi, keys, xenbus::State};
-use xen_platform::{Change, FrontWorld as _, Store as _, StoreClient, StoreError, sim};
+use xen_platform::{
+    BackWorld, Change, DomId, FrontWorld as _, Store as _, StoreClient, StoreError, linux, sim,
+};
 
 pub use connection::{BackQueue, Connection, Mapping};
-pub use job::{Job, Outcome, Range, Work, on_disk, written};
+pub use job::{Job, Outcome};
 pub use wire::Taken;
+pub use work::{Range, Work, digest, on_disk, written};
 
 use self::subject::Subject;
-use super::Processes;
-use crate::world::{Binaries, Disk, GUEST_PAGES, Vbd, World, wait_until};
+use super::{Processes, slowed};
+use crate::world::{Binaries, Disk, GUEST_PAGES, Vbd, World, toolstack, wait_until};
 
-/// How long a frontend may take before silence counts as no answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a frontend may take before silence counts as no answer. It is more than a backend does for an answer: it starts.
+fn patience() -> Duration {
+    2 * super::patience()
+}
 
 /// A backend without manners, and the frontend that it plays with.
-pub struct Backend {
+pub struct Backend<W: BackWorld> {
     // In the order in which they must end.
     subject: Option<Subject>,
     held: bool,
     /// Domain 0's connection to XenStore.
     pub store: StoreClient,
-    dom0: sim::World,
-    /// The simulated Xen. No daemon runs in it.
-    pub xen: World,
+    dom0: W,
+    host: Host,
     /// The disk's place in XenStore.
     pub vbd: Vbd,
     /// The layout that the frontend is told to speak.
     pub abi: Abi,
-    processes: Processes,
     /// Keys of the disk, written before state 4.
     pub disk: Vec<(&'static str, String)>,
 }
 
-impl Backend {
+/// Where the frontends under test are.
+enum Host {
+    /// Ours, in a simulated Xen, in which no daemon runs.
+    Simulated(Box<World>, Processes),
+    /// A Linux kernel's own, in a guest of real Xen.
+    Stock(stock::Guest),
+}
+
+impl Backend<sim::World> {
     /// A fresh world with a guest, and a disk whose backend has not said anything yet.
     pub fn start(processes: Processes, abi: Abi) -> Result<Self> {
         let binaries = match processes {
@@ -63,12 +76,71 @@ impl Backend {
         };
         let mut xen = World::start(binaries)?;
         let guest = xen.toolstack().create_guest(GUEST_PAGES)?;
-        let vbd = xen.toolstack().make_nodes(guest, &Disk::new("the conformance rig"))?;
-        let dom0 = sim::World::connect(xen.dir(), xen_platform::DomId::DOM0)?;
+        let vbd = xen.toolstack().make_nodes(guest, &Disk::new(TARGET))?;
+        let dom0 = sim::World::connect(xen.dir(), DomId::DOM0)?;
         let store = dom0.store()?;
+        Ok(Self::new(store, dom0, Host::Simulated(Box::new(xen), processes), vbd, abi))
+    }
+}
+
+impl Backend<linux::World> {
+    /// A disk of a guest on real Xen, with the guest's own driver, and a backend that has not said anything yet.
+    pub fn attach(guest: stock::Guest) -> Result<Self> {
+        let dom0 = linux::World::for_backend()?;
+        let mut store = dom0.store()?;
+        let vbd = guest.make_disk(&mut store)?;
+        Ok(Self::new(store, dom0, Host::Stock(guest), vbd, Abi::X86_64))
+    }
+
+    /// Takes the disk away. Errors: the guest does not let go of it, as what was done to it is not over; it is better left there,
+    /// or the guest's XenStore driver waits for it and for nothing else.
+    pub fn detach(mut self) -> Result<()> {
+        if self.subject.is_some() {
+            let attached = [State::Initialised, State::Connected].contains(&self.frontend_state()?);
+            // What it wrote may make no sense.
+            let connection = if attached { self.join().ok() } else { None };
+            self.finish(connection)?;
+        }
+        match self.frontend_state()? {
+            State::Unknown | State::Initialising | State::Closed => {
+                toolstack::delete_nodes(&mut self.store, &self.vbd)
+            }
+            state => bail!("the frontend is {state}"),
+        }
+    }
+
+    /// What the guest's kernel said last of its disks, for messages.
+    pub fn last_words(&mut self) -> String {
+        match &mut self.host {
+            Host::Stock(guest) => guest.last_words(),
+            Host::Simulated(..) => String::new(),
+        }
+    }
+}
+
+const TARGET: &str = "the conformance rig";
+
+impl<W: BackWorld> Backend<W> {
+    fn new(store: StoreClient, dom0: W, host: Host, vbd: Vbd, abi: Abi) -> Self {
         let disk = [("sectors", "8192"), ("sector-size", "512"), ("info", "0")];
         let disk = disk.map(|(key, value)| (key, value.to_owned())).to_vec();
-        Ok(Self { subject: None, held: false, store, dom0, xen, vbd, abi, processes, disk })
+        Self { subject: None, held: false, store, dom0, host, vbd, abi, disk }
+    }
+
+    /// The simulated Xen. Errors: it is a real one.
+    pub fn simulated(&self) -> Result<&World> {
+        match &self.host {
+            Host::Simulated(xen, _) => Ok(xen),
+            Host::Stock(_) => bail!("real Xen does not tell"),
+        }
+    }
+
+    /// What the frontend puts into the field `handle` of its requests, which means nothing: Linux the disk's number, ours nothing.
+    pub fn handle(&self) -> u16 {
+        match &self.host {
+            Host::Simulated(..) => 0,
+            Host::Stock(_) => (self.vbd.number & 0xFFFF) as u16,
+        }
     }
 
     /// Writes keys of the backend's directory: features, usually.
@@ -102,7 +174,7 @@ impl Backend {
     /// A node of the frontend's directory.
     pub fn frontend_key(&mut self, key: &str) -> Result<Option<String>> {
         let path = format!("{}/{key}", self.vbd.frontend);
-        self.xen.toolstack().read(&path)
+        self.read(&path)
     }
 
     /// Writes a node of the frontend's directory: an earlier driver's, or the toolstack's.
@@ -131,20 +203,21 @@ impl Backend {
 
     /// The frontend's state.
     pub fn frontend_state(&mut self) -> Result<State> {
-        self.xen.toolstack().frontend_state(&self.vbd)
+        Ok(State::of_node(self.frontend_key(keys::STATE)?))
     }
 
     /// The backend's own state.
     pub fn state(&mut self) -> Result<State> {
-        self.xen.toolstack().backend_state(&self.vbd)
+        let path = format!("{}/{}", self.vbd.backend, keys::STATE);
+        Ok(State::of_node(self.read(&path)?))
     }
 
     /// Waits until the frontend shows one of `wanted`. Errors also when it ends.
     pub fn wait_frontend(&mut self, wanted: &[State]) -> Result<State> {
         let mut seen = State::Unknown;
-        wait_until(&format!("the frontend to be {wanted:?}"), PATIENCE, || {
+        wait_until(&format!("the frontend to be {wanted:?}"), patience(), || {
             // Looked at before the state: what it wrote last counts.
-            let ended = self.subject.as_mut().is_some_and(Subject::has_ended);
+            let ended = self.subject.as_mut().map_or(Ok(false), Subject::has_ended)?;
             seen = self.frontend_state()?;
             if wanted.contains(&seen) {
                 return Ok(Some(seen));
@@ -159,13 +232,13 @@ impl Backend {
 
     /// Errors when the frontend leaves `state` within `time`.
     pub fn frontend_stays(&mut self, state: State, time: Duration) -> Result<()> {
-        let deadline = Instant::now() + time;
+        let deadline = Instant::now() + slowed(time);
         while Instant::now() < deadline {
             let seen = self.frontend_state()?;
             if seen != state {
                 bail!("the frontend went from {state} to {seen}");
             }
-            thread::sleep(Duration::from_millis(1));
+            thread::sleep(slowed(Duration::from_millis(1)));
         }
         Ok(())
     }
@@ -174,32 +247,45 @@ impl Backend {
     pub fn launch(&mut self, mut job: Job) -> Result<()> {
         job.config.abi = self.abi;
         self.held = job.hold;
-        self.subject = Some(match self.processes {
-            Processes::One => Subject::library(&self.xen, &self.vbd, job)?,
-            Processes::Two => Subject::tool(&self.xen, &self.vbd, &job, self.abi)?,
+        self.subject = Some(match &mut self.host {
+            Host::Simulated(xen, Processes::One) => Subject::library(xen, &self.vbd, job)?,
+            Host::Simulated(xen, Processes::Two) => Subject::tool(xen, &self.vbd, &job, self.abi)?,
+            Host::Stock(guest) => Subject::Stock(Box::new(guest.launch(&mut self.store, &self.vbd, job)?)),
         });
         Ok(())
     }
 
     /// Waits (state 2), starts the frontend, and connects.
-    pub fn connect(&mut self, job: Job) -> Result<Connection> {
+    pub fn connect(&mut self, job: Job) -> Result<Connection<W>> {
         self.set_state(State::InitWait)?;
         self.launch(job)?;
         self.accept()
     }
 
     /// Connects a frontend as it comes.
-    pub fn accept(&mut self) -> Result<Connection> {
-        let connection = self.join()?;
+    pub fn accept(&mut self) -> Result<Connection<W>> {
+        let mut connection = self.join()?;
+        self.open(&mut connection)?;
+        Ok(connection)
+    }
+
+    /// Shows the disk to a frontend whose rings are mapped.
+    pub fn open(&mut self, connection: &mut Connection<W>) -> Result<()> {
         self.publish_disk()?;
         self.set_state(State::Connected)?;
         // One with nothing to do may be on its way out already.
         self.wait_frontend(&[State::Connected, State::Closing, State::Closed])?;
-        Ok(connection)
+        let Some(Subject::Stock(driver)) = &mut self.subject else { return Ok(()) };
+        wait_until("the guest to have looked at the disk", patience(), || {
+            connection.serve_now()?;
+            Ok(driver.is_ready()?.then_some(()))
+        })?;
+        connection.begin();
+        driver.begin()
     }
 
     /// Waits for the frontend's rings and maps them.
-    pub fn join(&mut self) -> Result<Connection> {
+    pub fn join(&mut self) -> Result<Connection<W>> {
         self.wait_frontend(&[State::Initialised, State::Connected])?;
         let keys = self.frontend_keys()?;
         Connection::join(&self.dom0, self.vbd.guest, keys, self.abi)
@@ -224,44 +310,46 @@ impl Backend {
 
     /// Waits until the frontend has seen something: `done 3`, `Closing`, `Resized(…)`, `Lost`, `Reconnected(…)`.
     pub fn wait_note(&mut self, note: &str) -> Result<()> {
-        wait_until(&format!("the frontend to note {note:?}"), PATIENCE, || {
+        wait_until(&format!("the frontend to note {note:?}"), patience(), || {
             Ok(self.has_noted(note)?.then_some(()))
         })
     }
 
     /// True when the frontend has seen something, see [`wait_note`](Self::wait_note).
-    pub fn has_noted(&self, note: &str) -> Result<bool> {
+    pub fn has_noted(&mut self, note: &str) -> Result<bool> {
         Ok(self.notes()?.iter().any(|seen| seen.starts_with(note)))
     }
 
     /// All that the frontend has seen.
-    pub fn notes(&self) -> Result<Vec<String>> {
-        self.subject.as_ref().context("no frontend runs")?.notes()
+    pub fn notes(&mut self) -> Result<Vec<String>> {
+        self.subject.as_mut().context("no frontend runs")?.notes()
     }
 
     /// Serves and closes as an orderly backend does, until the frontend has ended.
-    pub fn finish(&mut self, connection: Connection) -> Result<Outcome> {
+    pub fn finish(&mut self, connection: impl Into<Option<Connection<W>>>) -> Result<Outcome> {
         self.release();
-        self.follow(Some(connection), true)
+        self.follow(connection.into(), true)
     }
 
     /// Serves nothing any more, but closes in order, until the frontend has ended. `connection` stays mapped as long as an
     /// orderly backend would keep it.
-    pub fn end(&mut self, connection: impl Into<Option<Connection>>) -> Result<Outcome> {
+    pub fn end(&mut self, connection: impl Into<Option<Connection<W>>>) -> Result<Outcome> {
         self.release();
         self.follow(connection.into(), false)
     }
 
     /// Waits for the frontend to end, and does nothing else.
     pub fn outcome(&mut self) -> Result<Outcome> {
-        let mut subject = self.subject.take().context("no frontend runs")?;
-        wait_until("the frontend to end", 2 * PATIENCE, || Ok(subject.has_ended().then_some(())))?;
-        subject.outcome()
+        let subject = self.subject.as_mut().context("no frontend runs")?;
+        wait_until("the frontend to end", 2 * patience(), || Ok(subject.has_ended()?.then_some(())))?;
+        let outcome = subject.outcome();
+        self.subject = None;
+        outcome
     }
 
-    fn follow(&mut self, mut connection: Option<Connection>, serves: bool) -> Result<Outcome> {
-        let (deadline, mut own) = (Instant::now() + 2 * PATIENCE, self.state()?);
-        while !self.subject.as_mut().is_none_or(Subject::has_ended) {
+    fn follow(&mut self, mut connection: Option<Connection<W>>, serves: bool) -> Result<Outcome> {
+        let (deadline, mut own) = (Instant::now() + 2 * patience(), self.state()?);
+        while !self.subject.as_mut().map_or(Ok(true), Subject::has_ended)? {
             if let Some(connection) = connection.as_mut().filter(|_| serves) {
                 connection.serve_now()?;
             }
@@ -280,7 +368,7 @@ impl Backend {
             if Instant::now() > deadline {
                 bail!("the frontend does not end");
             }
-            thread::sleep(Duration::from_micros(200));
+            thread::sleep(slowed(Duration::from_micros(200)));
         }
         drop(connection);
         self.outcome()
@@ -288,9 +376,13 @@ impl Backend {
 
     /// True when the node exists.
     pub fn exists(&mut self, path: &str) -> Result<bool> {
+        Ok(self.read(path)?.is_some())
+    }
+
+    fn read(&mut self, path: &str) -> Result<Option<String>> {
         match self.store.read(path) {
-            Ok(_) => Ok(true),
-            Err(StoreError::NoEntry(_)) => Ok(false),
+            Ok(value) => Ok(Some(String::from_utf8(value).with_context(|| format!("{path} is not UTF-8"))?)),
+            Err(StoreError::NoEntry(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

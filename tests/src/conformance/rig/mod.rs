@@ -21,7 +21,7 @@ pub use connection::{Connection, TRACES, bytes, spread, whole};
 pub use dirty::dirty_pages;
 pub use guest::Guest;
 pub use image::{Image, noise};
-pub use pace::{Pace, patience, silence};
+pub use pace::{Pace, patience, silence, slowed};
 pub use queue::RawQueue;
 pub use raw::{Raw, descriptors};
 pub use states::States;

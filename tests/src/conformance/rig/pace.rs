@@ -26,6 +26,11 @@ impl Pace {
     }
 }
 
+/// As long in this world as `time` is with both ends on this machine.
+pub fn slowed(time: Duration) -> Duration {
+    time.mul_f64(silence().div_duration_f64(HERE.silence))
+}
+
 /// [`Pace::patience`] of this world.
 pub fn patience() -> Duration {
     Pace::get().patience

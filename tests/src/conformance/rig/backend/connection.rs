@@ -10,52 +10,47 @@ use anyhow::{Context as _, Result, bail};
 use blkif_proto::{Abi, Entry, GrantRef, Response, Segment, Status, keys};
 use ringbuf::{BackRing, Field, Index, Mapped, RingMem as _};
 use xen_platform::{
-    Access, BackWorld, CopyOp, DomId, EventChannels as _, Mapper as _, Mapping as _, Port, grant::CopyEnd,
-    sim,
+    Access, BackWorld, CopyOp, DomId, EventChannels as _, Mapper, Mapping as _, Port, grant::CopyEnd,
 };
 
 use super::{
-    PATIENCE,
-    job::on_disk,
+    patience,
     wire::{Taken, op, segment_at},
+    work::on_disk,
 };
-use crate::must;
+use crate::{conformance::rig::slowed, must, world::wait_until};
 
-type Mapper = <sim::World as BackWorld>::Mapper;
 /// Guest pages that the rig maps.
-pub type Mapping = <Mapper as xen_platform::Mapper>::Mapping;
-type RingPages = <Mapper as xen_platform::Mapper>::RingPages;
+pub type Mapping<W> = <<W as BackWorld>::Mapper as Mapper>::Mapping;
+type RingPages<W> = <<W as BackWorld>::Mapper as Mapper>::RingPages;
 
 /// Rings that a frontend has lent, and the disk behind them.
-pub struct Connection {
+pub struct Connection<W: BackWorld> {
     /// What the frontend wrote, relative to its directory.
     pub keys: BTreeMap<String, String>,
     /// Its rings.
-    pub queues: Vec<BackQueue>,
+    pub queues: Vec<BackQueue<W>>,
     /// Sectors that were written.
     pub disk: BTreeMap<u64, Vec<u8>>,
     abi: Abi,
     guest: DomId,
-    mapper: Mapper,
+    mapper: W::Mapper,
 }
 
 /// A ring and its event channel, without any of a driver's manners.
-pub struct BackQueue {
+pub struct BackQueue<W: BackWorld> {
     /// The ring.
-    pub ring: BackRing<Mapped<RingPages>>,
+    pub ring: BackRing<Mapped<RingPages<W>>>,
     /// Its event channel.
-    pub events: <sim::World as BackWorld>::Events,
+    pub events: W::Events,
     port: Port,
+    /// Entries before those of the clause: indices are told from here.
+    before: u32,
 }
 
-impl Connection {
+impl<W: BackWorld> Connection<W> {
     /// Maps what the keys tell of, and binds the ports.
-    pub(super) fn join(
-        world: &sim::World,
-        guest: DomId,
-        keys: BTreeMap<String, String>,
-        abi: Abi,
-    ) -> Result<Self> {
+    pub(super) fn join(world: &W, guest: DomId, keys: BTreeMap<String, String>, abi: Abi) -> Result<Self> {
         let mut mapper = world.mapper()?;
         let number = |key: &str| -> Result<Option<u32>> {
             keys.get(key).map(|value| value.parse().with_context(|| format!("{key} = {value}"))).transpose()
@@ -73,19 +68,19 @@ impl Connection {
             let mut events = world.events()?;
             let remote = number(&format!("{prefix}event-channel"))?.context("no event-channel")?;
             let port = events.bind_interdomain(guest, Port(remote))?;
-            queues.push(BackQueue { ring, events, port });
+            queues.push(BackQueue { ring, events, port, before: 0 });
         }
         Ok(Self { keys, queues, disk: BTreeMap::new(), abi, guest, mapper })
     }
 
     /// The first queue.
-    pub fn queue(&mut self) -> &mut BackQueue {
+    pub fn queue(&mut self) -> &mut BackQueue<W> {
         &mut self.queues[0]
     }
 
     /// The next request of the first queue.
     pub fn take(&mut self) -> Result<Taken> {
-        self.take_within(0, PATIENCE)?.with_context(|| format!("no request within {PATIENCE:?}"))
+        self.take_within(0, patience())?.with_context(|| format!("no request within {:?}", patience()))
     }
 
     /// The next requests of the first queue.
@@ -100,7 +95,7 @@ impl Connection {
             if Instant::now() >= deadline {
                 return Ok(None);
             }
-            thread::sleep(Duration::from_micros(100));
+            thread::sleep(slowed(Duration::from_micros(100)));
         }
         let blocks = self.has_blocks();
         let ring = &mut self.queues[queue].ring;
@@ -132,7 +127,7 @@ impl Connection {
 
     /// Errors when the frontend publishes anything within `time`.
     pub fn silence(&mut self, time: Duration) -> Result<()> {
-        match self.take_within(0, time)? {
+        match self.take_within(0, slowed(time))? {
             None => Ok(()),
             Some(taken) => bail!("a request that should not have come: {taken:?}"),
         }
@@ -197,6 +192,13 @@ impl Connection {
         Ok(())
     }
 
+    /// What was served so far is not the clause's: a kernel looks at a new disk before anybody else does.
+    pub(super) fn begin(&mut self) {
+        for queue in &mut self.queues {
+            queue.before = queue.ring.consumed().get();
+        }
+    }
+
     /// The bytes of a segment.
     pub fn data(&mut self, segment: Segment) -> Result<Vec<u8>> {
         let mut bytes = vec![0; segment.bytes()];
@@ -219,7 +221,7 @@ impl Connection {
     }
 
     /// Maps a page.
-    pub fn map(&mut self, gref: GrantRef, access: Access) -> Result<Mapping> {
+    pub fn map(&mut self, gref: GrantRef, access: Access) -> Result<Mapping<W>> {
         let mut mapping = self.mapper.mapping();
         self.mapper.map(self.guest, &[gref], access, &mut mapping)?;
         Ok(mapping)
@@ -251,7 +253,7 @@ impl Connection {
     }
 }
 
-impl BackQueue {
+impl<W: BackWorld> BackQueue<W> {
     /// Shows the frontend what was answered, and rings the bell.
     pub fn publish(&mut self) -> Result<()> {
         let _ = self.ring.publish();
@@ -287,22 +289,22 @@ impl BackQueue {
 
     /// One of the four shared indices.
     pub fn index(&self, field: Field) -> u32 {
-        self.ring.mem().load(field).get()
+        self.ring.mem().load(field).get().wrapping_sub(self.before)
     }
 
     /// Overwrites a shared index.
     pub fn set_index(&mut self, field: Field, value: u32) {
-        self.ring.mem().store(field, Index::new(value));
+        self.ring.mem().store(field, Index::new(value.wrapping_add(self.before)));
     }
 
     /// Overwrites a slot with bytes of our own.
     pub fn scribble(&mut self, slot: u32, bytes: &[u8]) {
-        self.ring.mem().write_slot(Index::new(slot), bytes);
+        self.ring.mem().write_slot(Index::new(slot.wrapping_add(self.before)), bytes);
     }
 
     /// Waits until the frontend has made `field` show `value`.
     pub fn wait_index(&mut self, field: Field, value: u32) -> Result<()> {
-        crate::world::wait_until(&format!("{field:?} to be {value}"), PATIENCE, || {
+        wait_until(&format!("{field:?} to be {value}"), patience(), || {
             Ok((self.index(field) == value).then_some(()))
         })
         .with_context(|| format!("it is {}", self.index(field)))

@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use blkfront::{Capabilities, Config, QueueStats, SegmentChoice};
 use xen_platform::sim;
 
+use super::work::{Work, digest, written};
+
 /// Wishes for a connection, and work to be done on it.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -21,54 +23,6 @@ pub struct Job {
     pub depth: usize,
     /// Longest sleep without a look at XenStore (of the library; the tool has its own).
     pub nap: Duration,
-}
-
-/// One piece of work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
-    /// Disk to memory.
-    Read(Range),
-    /// Memory to disk, with the bytes of [`written`].
-    Write(Range),
-    /// The same as a write barrier; without data it only orders.
-    Barrier(Option<Range>),
-    /// A flush.
-    Flush,
-    /// A discard: first sector, sectors, securely.
-    Discard(u64, u64, bool),
-}
-
-/// Where on the disk and in the buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    /// In 512-byte units.
-    pub sector: u64,
-    /// Length in bytes.
-    pub bytes: u32,
-    /// First byte within the buffer.
-    pub offset: u32,
-}
-
-impl Work {
-    /// A read into the start of a buffer.
-    pub fn read(sector: u64, bytes: u32) -> Self {
-        Work::Read(Range { sector, bytes, offset: 0 })
-    }
-
-    /// A write from the start of a buffer.
-    pub fn write(sector: u64, bytes: u32) -> Self {
-        Work::Write(Range { sector, bytes, offset: 0 })
-    }
-
-    /// `count` reads of `bytes` each, one after the other on the disk.
-    pub fn reads(count: u64, bytes: u32) -> Vec<Self> {
-        (0..count).map(|n| Work::read(n * u64::from(bytes / 512), bytes)).collect()
-    }
-
-    /// `count` writes of `bytes` each, one after the other on the disk.
-    pub fn writes(count: u64, bytes: u32) -> Vec<Self> {
-        (0..count).map(|n| Work::write(n * u64::from(bytes / 512), bytes)).collect()
-    }
 }
 
 impl Job {
@@ -233,17 +187,6 @@ impl Job {
     }
 }
 
-/// What a disk of the rig holds at first.
-pub fn on_disk(sector: u64, bytes: usize) -> Vec<u8> {
-    let at = sector * 512;
-    (at..at + bytes as u64).map(|at| ((at % 251) ^ (at / 4096)).to_le_bytes()[0]).collect()
-}
-
-/// What a frontend of the rig writes.
-pub fn written(sector: u64, bytes: usize) -> Vec<u8> {
-    on_disk(sector, bytes).into_iter().map(|byte| !byte).collect()
-}
-
 /// What came of a [`Job`].
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
@@ -251,8 +194,11 @@ pub struct Outcome {
     pub error: Option<String>,
     /// How each piece of work ended, in the order in which they did: its number, and the error if any. Of the library only.
     pub results: Vec<(usize, Result<(), String>)>,
-    /// What was read, by number of the work one after the other; the tool's output.
-    pub data: Vec<u8>,
+    /// What was read, by number of the work one after the other; the tool's output. Only its [`digest`], as it may have been read
+    /// in another machine.
+    pub read: String,
+    /// The frontend is not ours: its messages are in words of its own.
+    pub foreign: bool,
     /// Of the library only.
     pub stats: QueueStats,
     /// Of the library only.
@@ -270,13 +216,31 @@ impl Outcome {
         }
     }
 
-    /// Errors unless it failed with a message that has `word` in it.
+    /// True if it is this that was read.
+    pub fn has_read(&self, bytes: &[u8]) -> bool {
+        self.read == digest(bytes)
+    }
+
+    /// Errors unless it failed, and if it is ours with a message that has `word` in it.
     pub fn fails_with(&self, word: &str) -> Result<()> {
         match &self.error {
-            Some(error) if error.contains(word) => Ok(()),
+            Some(error) if self.tells_of(error, word) => Ok(()),
             Some(error) => bail!("the frontend's error does not tell of {word:?}: {error}"),
             None => bail!("the frontend did not fail; wanted an error about {word:?}"),
         }
+    }
+
+    /// Errors unless work `number` failed, and if the frontend is ours with a message that has `word` in it.
+    pub fn refused(&self, number: usize, word: &str) -> Result<()> {
+        match self.result(number)? {
+            Err(error) if self.tells_of(error, word) => Ok(()),
+            Err(error) => bail!("work {number} is refused with: {error}"),
+            Ok(()) => bail!("work {number} was accepted"),
+        }
+    }
+
+    fn tells_of(&self, error: &str, word: &str) -> bool {
+        self.foreign || error.contains(word)
     }
 
     /// How work `number` ended.

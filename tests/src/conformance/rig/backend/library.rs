@@ -12,7 +12,10 @@ use std::{
 use blkfront::{Buffer, Completion, Device, DeviceEvent, Frontend, Io, Operation, Queue, RejectReason};
 use xen_platform::{GrantError, sim::World};
 
-use super::job::{Job, Outcome, Range, Work, written};
+use super::{
+    job::{Job, Outcome},
+    work::{Range, Work, digest, written},
+};
 
 /// From the clause to the thread.
 pub(super) enum Order {
@@ -213,7 +216,7 @@ impl Driver {
         let failed = done.results.iter().find_map(|(_, result)| result.clone().err());
         outcome.error = outcome.error.take().or(failed).or(error);
         outcome.results = done.results;
-        outcome.data = done.read.into_values().flatten().collect();
+        outcome.read = digest(&done.read.into_values().flatten().collect::<Vec<_>>());
     }
 }
 

@@ -1,4 +1,4 @@
-//! The frontend under test: the library on a thread, or the real tool as a child process.
+//! The frontend under test: the library on a thread, the real tool as a child process, or the driver of a guest's kernel.
 
 use std::{
     fs,
@@ -18,8 +18,10 @@ use nix::sys::signal::Signal;
 use xen_platform::sim;
 
 use super::{
-    job::{Job, Outcome, Work},
+    job::{Job, Outcome},
     library::{self, Notes, Order},
+    stock::Driver,
+    work::{Work, digest},
 };
 use crate::world::{Process, Vbd, World};
 
@@ -27,6 +29,7 @@ use crate::world::{Process, Vbd, World};
 pub(super) enum Subject {
     Library { thread: Option<JoinHandle<Outcome>>, orders: Sender<Order>, notes: Arc<Notes> },
     Tool { process: Process, log: PathBuf, output: PathBuf },
+    Stock(Box<Driver>),
 }
 
 impl Subject {
@@ -52,11 +55,12 @@ impl Subject {
         Ok(Self::Tool { process: Process::spawn_logged("blkfront", &mut command, &log)?, log, output })
     }
 
-    /// True once it has ended.
-    pub(super) fn has_ended(&mut self) -> bool {
+    /// True once it has ended. Errors: it cannot be asked.
+    pub(super) fn has_ended(&mut self) -> Result<bool> {
         match self {
-            Self::Library { thread, .. } => thread.as_ref().is_none_or(JoinHandle::is_finished),
-            Self::Tool { process, .. } => process.check_alive().is_err(),
+            Self::Library { thread, .. } => Ok(thread.as_ref().is_none_or(JoinHandle::is_finished)),
+            Self::Tool { process, .. } => Ok(process.check_alive().is_err()),
+            Self::Stock(driver) => driver.has_ended(),
         }
     }
 
@@ -65,6 +69,7 @@ impl Subject {
         match self {
             Self::Library { orders, .. } => orders.send(Order::Do(work)).context("the frontend has ended"),
             Self::Tool { .. } => bail!("the tool takes no orders"),
+            Self::Stock(driver) => driver.start(&[work]),
         }
     }
 
@@ -79,14 +84,16 @@ impl Subject {
                 let _ = process.signal(Signal::SIGTERM);
             }
             Self::Tool { .. } => {}
+            Self::Stock(driver) => driver.release(),
         }
     }
 
     /// What it has seen. Errors: the tool does not tell.
-    pub(super) fn notes(&self) -> Result<Vec<String>> {
+    pub(super) fn notes(&mut self) -> Result<Vec<String>> {
         match self {
             Self::Library { notes, .. } => Ok(notes.all()),
             Self::Tool { .. } => bail!("the tool does not tell what it sees"),
+            Self::Stock(driver) => driver.notes(),
         }
     }
 
@@ -105,8 +112,10 @@ impl Subject {
                 let status = process.wait(Duration::from_secs(1))?;
                 let words = String::from_utf8_lossy(&fs::read(log)?).into_owned();
                 let error = tool_error(status, &words)?;
-                Ok(Outcome { error, data: fs::read(output).unwrap_or_default(), ..Outcome::default() })
+                let read = digest(&fs::read(output).unwrap_or_default());
+                Ok(Outcome { error, read, ..Outcome::default() })
             }
+            Self::Stock(driver) => Ok(driver.outcome()),
         }
     }
 }
@@ -127,6 +136,7 @@ impl Drop for Subject {
         match self {
             Self::Library { orders, .. } => drop(orders.send(Order::Stop)),
             Self::Tool { process, .. } => process.kill(),
+            Self::Stock(_) => {}
         }
     }
 }

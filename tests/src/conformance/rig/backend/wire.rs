@@ -1,5 +1,6 @@
 //! Ring entries by the offsets of docs/PROTOCOL.md 2.2: written out once more, so that a mistake in the product's tables shows.
 
+use anyhow::{Result, bail};
 use blkif_proto::{Abi, Entry, GrantRef, Response, Segment, Status};
 
 /// Where the fields of an entry are, in bytes.
@@ -9,6 +10,8 @@ pub struct Offsets {
     pub id: usize,
     /// u64, in 512-byte units.
     pub sector: usize,
+    /// Of an indirect request: u16. Of others it is at 2.
+    pub indirect_handle: usize,
     /// Eleven segments of 8 bytes.
     pub segments: usize,
     /// Discard: u64, in 512-byte units.
@@ -21,8 +24,12 @@ impl Offsets {
     /// The layout of `abi`.
     pub fn of(abi: Abi) -> Self {
         match abi {
-            Abi::X86_32 => Self { id: 4, sector: 12, segments: 20, nr_sectors: 20, grefs: 24 },
-            Abi::X86_64 | Abi::Arm => Self { id: 8, sector: 16, segments: 24, nr_sectors: 24, grefs: 28 },
+            Abi::X86_32 => {
+                Self { id: 4, sector: 12, indirect_handle: 20, segments: 20, nr_sectors: 20, grefs: 24 }
+            }
+            Abi::X86_64 | Abi::Arm => {
+                Self { id: 8, sector: 16, indirect_handle: 24, segments: 24, nr_sectors: 24, grefs: 28 }
+            }
         }
     }
 }
@@ -120,6 +127,14 @@ impl Expected {
         this
     }
 
+    /// The field that means nothing; of reads, writes and what is indirect.
+    #[must_use]
+    pub fn handle(mut self, handle: u16) -> Self {
+        let at = if self.entry[0] == op::INDIRECT { self.at.indirect_handle } else { 2 };
+        self.put(at, &handle.to_le_bytes());
+        self
+    }
+
     /// Segments from the first on.
     #[must_use]
     pub fn segments(mut self, segments: &[Segment]) -> Self {
@@ -146,9 +161,13 @@ impl Expected {
         self
     }
 
-    /// The bytes.
-    pub fn entry(self) -> Entry {
-        self.entry
+    /// Errors unless these are the bytes of `entry`.
+    pub fn must_be(self, entry: &Entry) -> Result<()> {
+        let differs = |n: &usize| entry[*n] != self.entry[*n];
+        let wrong: Vec<usize> = (0..entry.len()).filter(differs).collect();
+        let (Some(&first), Some(&last)) = (wrong.first(), wrong.last()) else { return Ok(()) };
+        let (are, should) = (&entry[first..=last], &self.entry[first..=last]);
+        bail!("bytes {first} to {last} of the entry are {are:02x?}, not {should:02x?}")
     }
 
     fn put(&mut self, at: usize, bytes: &[u8]) {
