@@ -1,11 +1,13 @@
 //! The daemon under a toolstack's hands: disks that come and go, in haste.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::time::Duration;
+
 use blkback::config::Config;
 use blkif_proto::{Abi, xenbus::State};
 use tests::{
     conformance::rig::{Guest, Wish},
-    world::{Binaries, Disk, Middleman, World},
+    world::{Binaries, Disk, Middleman, World, wait_until},
 };
 use xen_platform::{FrontWorld as _, sim, wire::Errno};
 
@@ -103,10 +105,31 @@ fn a_full_xenstore_keeps_new_disks_out_and_nobody_else() {
     middleman.refuse(Some(("feature-flush-cache", Errno::Nospc)));
     let guest = world.toolstack().create_guest(64).unwrap();
     let vbd = world.toolstack().make_nodes(guest, &Disk::new("null:1M")).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(300));
     assert_eq!(world.toolstack().backend_state(&vbd).unwrap(), State::Initialising);
     world.toolstack().detach(&vbd).unwrap();
     middleman.refuse(None);
     world.attach(guest, &Disk::new("null:1M")).unwrap();
+    world.stop().unwrap();
+}
+
+/// It removes the nodes itself, some time after it has closed, whatever other times it was waiting for: the toolstack waits
+/// 10 s for that.
+#[test]
+fn a_driver_domain_removes_a_disk_that_is_detached_soon_after_it_came() {
+    let mut world = World::start(Binaries::default()).unwrap();
+    let mut config = Config::default();
+    config.daemon.driver_domain = Some(true);
+    world.start_backend_thread(config).unwrap();
+    let guest = world.toolstack().create_guest(64).unwrap();
+    let vbd = world.attach(guest, &Disk::new("null:1M")).unwrap();
+    // The daemon gives an image 5 s to be opened, and leaves a closed device for 2 s: the second ends after the first.
+    std::thread::sleep(Duration::from_millis(3500));
+    world.toolstack().ask_to_close(&vbd).unwrap();
+    let state = format!("{}/state", vbd.backend);
+    wait_until("the nodes to be removed", Duration::from_secs(8), || {
+        Ok(world.toolstack().read(&state)?.is_none().then_some(()))
+    })
+    .unwrap();
     world.stop().unwrap();
 }

@@ -1,7 +1,7 @@
 //! One device's task: feeds [`vbd`](super::vbd) with what it sees, and does what that says. Each device has its own, so
 //! that none waits for another's image, drain or guest.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use blkif_proto::{
     Abi, Agreement,
@@ -64,7 +64,8 @@ pub struct Device {
     /// The frontend's `protocol` when we offered: what we offer must not change with what it writes afterwards.
     protocol: Option<Abi>,
     connection: Option<Connection>,
-    wake: Option<Duration>,
+    /// When to look again: each time counts, whatever comes before it.
+    wakes: BTreeSet<Duration>,
     /// The text in our error nodes.
     blamed: Option<String>,
 }
@@ -92,7 +93,7 @@ impl Device {
             offered: BackendFeatures::ORIGINAL,
             protocol: None,
             connection: None,
-            wake: None,
+            wakes: BTreeSet::new(),
             blamed: None,
         };
         (device, handle)
@@ -114,11 +115,11 @@ impl Device {
 
     /// The next message; none when it is time to wake.
     async fn next(&mut self) -> Option<Message> {
-        let Some(wake) = self.wake else { return self.inbox.next().await };
+        let Some(&wake) = self.wakes.first() else { return self.inbox.next().await };
         tokio::select! {
             message = self.inbox.next() => message,
             () = sleep_until(self.context.start + wake) => {
-                self.wake = None;
+                self.wakes.remove(&wake);
                 None
             }
         }
@@ -249,7 +250,7 @@ impl Device {
                 true
             }
             Action::Wake(at) => {
-                self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+                self.wakes.insert(at);
                 true
             }
             Action::Forget => true,

@@ -5,7 +5,7 @@
 paused() {
     cat >"/run/$1.cfg" <<END
 name = "$1"
-memory = 128
+memory = 256
 kernel = "/bed/vmlinux"
 ramdisk = "/bed/ramdisk"
 extra = "console=hvc0 quiet"
