@@ -237,3 +237,6 @@ impl<W: BackWorld> Queue<W> {
         Ok(Some(head))
     }
 }
+
+#[cfg(test)]
+mod tests;

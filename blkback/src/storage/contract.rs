@@ -185,6 +185,7 @@ impl<S: Storage<Scattered>> Suite<'_, S> {
     fn follows(&mut self) -> Outcome {
         let (ours, mut peer) = UnixStream::pair().map_err(|error| error.to_string())?;
         ours.set_nonblocking(true).map_err(|error| error.to_string())?;
+        peer.set_read_timeout(Some(Duration::from_secs(5))).map_err(|error| error.to_string())?;
         if self.storage.follow(ours.into()).is_err() {
             return Ok(());
         }

@@ -15,14 +15,15 @@ fails() {
 
 # within SECONDS COMMAND...: it succeeds before long
 within() {
-    local limit=$1 tries
+    local limit=$1 end=$((SECONDS + $1))
     shift
-    for ((tries = limit * 5; tries > 0; tries--)); do
-        if "$@" >/dev/null 2>&1; then return 0; fi
+    until "$@" >/dev/null 2>&1; do
+        if [ $SECONDS -gt $end ]; then
+            echo "not within $limit s: $*"
+            return 1
+        fi
         sleep 0.2
     done
-    echo "not within $limit s: $*"
-    return 1
 }
 
 # Nothing that a kernel complains about: neither dom0's nor that of a running guest.

@@ -8,7 +8,7 @@ start_daemon
 idle=$(daemon_footprint)
 create one disk="$(served_by_qemu theirs.img xvda)" disk="$(served_by_us ours.img xvdb)"
 # What a process has open of the images.
-images_of() { ls -l "/proc/$1/fd" | sed -n 's|.*-> /root/||p' | sort -u | xargs; }
+images_of() { ls -l "/proc/$1/fd" | sed -n "s|.*-> $PWD/||p" | sort -u | xargs; }
 equal "QEMU's images" "$(images_of "$(pidof xen-qemu-system-i386)")" theirs.img
 equal "the daemon's images" "$(images_of "$daemon")" ours.img
 run one "$(verifying 6M xvda xvdb)"

@@ -14,6 +14,7 @@ make_image /images/direct.img 16M
 sync
 start_daemon --config blkback.toml
 create one disk="$(served_by_us /images/copy.img xvda)" disk="direct-io-safe,$(served_by_us /images/direct.img xvdb)"
+for device in xvda xvdb; do equal 'persistent grants' "$(backend_node one $device feature-persistent)" ''; done
 
 # done_by_disk FIELD: of diskstats; 3 is sectors read, 16 is flushes
 done_by_disk() { awk -v field=$(($1 + 3)) '$3 == "vda" { print $field }' /proc/diskstats; }

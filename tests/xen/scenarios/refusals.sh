@@ -31,9 +31,9 @@ for image in one two; do make_image $image.img 8M; done
 create one disk="$(served_by_us one.img xvda)"
 create two disk="$(served_by_us two.img xvda)"
 refused /nowhere/disk.img w | grep 'no such image: /nowhere/disk.img'
-refused /root w | grep 'neither a file nor a block device: /root'
+refused "$PWD" w | grep "neither a file nor a block device: $PWD"
 for access in w r; do
-    refused /root/one.img $access | grep "image /root/one.img is in use by guest $(xl domid one), disk 51712"
+    refused "$PWD/one.img" $access | grep "image $PWD/one.img is in use by guest $(xl domid one), disk 51712"
 done
 carries one xvda one.img
 carries two xvda two.img

@@ -47,7 +47,7 @@ carries one xvda one.img
 say 'a device whose nodes are wrong'
 bad=/local/domain/0/backend/vbd/$(xl domid one)/51760
 xenstore-write "$bad/frontend" "/local/domain/$(xl domid one)/device/vbd/51760" "$bad/frontend-id" many "$bad/online" 1 \
-    "$bad/mode" w "$bad/params" /root/two.img "$bad/state" 1
+    "$bad/mode" w "$bad/params" "$PWD/two.img" "$bad/state" 1
 is_told() { xenstore-read "$bad/error" | grep frontend-id; }
 within 5 is_told
 xenstore-rm "$bad"

@@ -5,19 +5,15 @@
 
 pub(crate) mod one;
 
-use std::{
-    io::Read as _,
-    process::{Child, Command, ExitCode, Stdio},
-    time::Duration,
-};
+use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use blkif_proto::Abi;
-use tests::world::wait_until;
 
 use crate::{
+    child::{self, NO_PEER},
     device,
-    verdict::{Outcome, Verdict},
+    verdict::Outcome,
 };
 
 /// Arguments of `backends`.
@@ -45,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     for (clause, abi) in args.wanted()? {
         match args.check(clause, abi, disk)? {
             Some(outcome) => println!("{outcome}"),
-            None => return Ok(ExitCode::from(one::NO_DISK)),
+            None => return Ok(ExitCode::from(NO_PEER)),
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -67,33 +63,8 @@ impl Args {
 
     /// Runs one clause. `None`: the disk is not to be had any more.
     fn check(&self, clause: &str, abi: Abi, disk: u32) -> Result<Option<Outcome>> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["backend", clause, abi.as_protocol(), &disk.to_string()]);
-        command.args(["--patience", &self.patience.to_string()]);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let limit = Duration::from_secs(self.limit);
-        let ended = wait_until("the clause", limit, || Ok(child.try_wait()?));
-        let Ok(status) = ended else {
-            end(&mut child);
-            return Ok(Some(Outcome::new(
-                clause,
-                abi,
-                Verdict::Differs,
-                &format!("not over after {limit:?}"),
-            )));
-        };
-        if status.code() == Some(one::NO_DISK.into()) {
-            return Ok(None);
-        }
-        let mut line = String::new();
-        child.stdout.take().context("no output")?.read_to_string(&mut line)?;
-        let ended = || Outcome::new(clause, abi, Verdict::NotRun, &format!("its process ended: {status}"));
-        Ok(Some(line.trim_end_matches('\n').parse().unwrap_or_else(|_| ended())))
+        let (disk, patience) = (disk.to_string(), self.patience.to_string());
+        let arguments = ["backend", clause, abi.as_protocol(), &disk, "--patience", &patience];
+        child::run(&arguments, clause, abi, Duration::from_secs(self.limit))
     }
-}
-
-fn end(child: &mut Child) {
-    // Both fail only when it is gone already.
-    _ = child.kill();
-    _ = child.wait();
 }

@@ -6,20 +6,20 @@ pub(crate) mod one;
 
 use std::{
     fs::{self, File},
-    io::{Read as _, Write as _},
+    io::Write as _,
     path::PathBuf,
-    process::{Child, Command, ExitCode, Stdio},
+    process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use blkif_proto::Abi;
-use tests::{conformance::frontend::beyond_linux, world::wait_until};
+use tests::conformance::frontend::beyond_linux;
 
-use crate::verdict::{Outcome, Verdict};
-
-/// Exit status: the guest is of no further use, and there are more clauses.
-const NO_GUEST: u8 = 3;
+use crate::{
+    child::{self, NO_PEER},
+    verdict::{Outcome, Verdict},
+};
 
 /// Arguments of `frontends`.
 #[derive(clap::Args, Debug)]
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 let disk = disks.next().context("no disk is left")?;
                 match args.check(clause, abi, disk)? {
                     Some(outcome) => outcome,
-                    None if disk > 0 => return Ok(ExitCode::from(NO_GUEST)),
+                    None if disk > 0 => return Ok(ExitCode::from(NO_PEER)),
                     None => Outcome::new(clause, abi, Verdict::NotRun, "not even a fresh guest will do"),
                 }
             }
@@ -81,29 +81,8 @@ impl Args {
 
     /// Runs one clause. `None`: the guest will not do.
     fn check(&self, clause: &str, abi: Abi, disk: u8) -> Result<Option<Outcome>> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["frontend", clause, &self.domain.to_string(), &disk.to_string()]);
-        command.args(["--patience", &self.patience.to_string()]);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let limit = Duration::from_secs(self.limit);
-        let ended = wait_until("the clause", limit, || Ok(child.try_wait()?));
-        let Ok(status) = ended else {
-            end(&mut child);
-            let words = format!("not over after {limit:?}");
-            return Ok(Some(Outcome::new(clause, abi, Verdict::Differs, &words)));
-        };
-        if status.code() == Some(NO_GUEST.into()) {
-            return Ok(None);
-        }
-        let mut line = String::new();
-        child.stdout.take().context("no output")?.read_to_string(&mut line)?;
-        let ended = || Outcome::new(clause, abi, Verdict::NotRun, &format!("its process ended: {status}"));
-        Ok(Some(line.trim_end_matches('\n').parse().unwrap_or_else(|_| ended())))
+        let (domain, disk, patience) = (self.domain.to_string(), disk.to_string(), self.patience.to_string());
+        let arguments = ["frontend", clause, &domain, &disk, "--patience", &patience];
+        child::run(&arguments, clause, abi, Duration::from_secs(self.limit))
     }
-}
-
-fn end(child: &mut Child) {
-    // Both fail only when it is gone already.
-    _ = child.kill();
-    _ = child.wait();
 }

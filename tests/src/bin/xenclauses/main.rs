@@ -7,6 +7,7 @@
 //! ```
 
 mod backends;
+mod child;
 mod device;
 mod frontends;
 mod stock;

@@ -11,12 +11,10 @@ use tests::conformance::{
 use xen_platform::linux;
 
 use crate::{
+    child::NO_PEER,
     device,
     verdict::{Outcome, Verdict},
 };
-
-/// Exit status: the disk is not at the beginning and cannot be brought there; nothing was checked.
-pub(crate) const NO_DISK: u8 = 3;
 
 /// Arguments of `backend`.
 #[derive(clap::Args, Debug)]
@@ -52,7 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Ok(guest) => guest,
         Err(error) => {
             eprintln!("disk {}: {error:#}", args.disk);
-            return Ok(ExitCode::from(NO_DISK));
+            return Ok(ExitCode::from(NO_PEER));
         }
     };
     println!("{}", put(&clause, &mut guest, args.abi)?);

@@ -16,8 +16,10 @@ use tests::conformance::{
 };
 use xen_platform::{DomId, FrontWorld as _, linux};
 
-use super::NO_GUEST;
-use crate::verdict::{Outcome, Verdict};
+use crate::{
+    child::NO_PEER,
+    verdict::{Outcome, Verdict},
+};
 
 /// Arguments of `frontend`.
 #[derive(clap::Args, Debug)]
@@ -82,5 +84,5 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn no_guest(error: &anyhow::Error) -> ExitCode {
     eprintln!("guest: {error:#}");
-    ExitCode::from(NO_GUEST)
+    ExitCode::from(NO_PEER)
 }
