@@ -76,6 +76,9 @@ pub struct Limits {
     /// Segments of the largest request: at least 11, at most 255 in [`SegmentMode::Blocks`] (24 on `x86_32-abi`) or 4096 in
     /// [`SegmentMode::Indirect`]. In the latter a request that is not indirect still has at most 11.
     pub max_segments: u16,
+    /// Segments of an indirect request; 0 where none is offered. Whatever the mode: a driver that knows nothing of segment
+    /// blocks may find the keys of an earlier one in its directory, and be taken to use them.
+    pub max_indirect: u16,
     /// Bytes of the largest request.
     pub max_request_bytes: u32,
     /// Requests that may be under way at once; never more than the ring holds.
@@ -179,6 +182,8 @@ pub struct Agreement {
     pub max_request_bytes: u32,
     /// Requests under way at once, per ring.
     pub max_requests: u32,
+    /// Segments of an indirect request, whatever the mode.
+    max_indirect: u16,
     reductions: [Option<Reduction>; REDUCIBLE],
 }
 
@@ -250,6 +255,7 @@ impl Agreement {
             max_segments,
             max_request_bytes,
             max_requests,
+            max_indirect: indirect_segments,
             reductions,
         }
     }
@@ -265,6 +271,7 @@ impl Agreement {
             abi: self.abi,
             mode: self.mode,
             max_segments: self.max_segments,
+            max_indirect: self.max_indirect,
             max_request_bytes: self.max_request_bytes,
             max_requests: self.max_requests,
             sectors: disk.sectors,

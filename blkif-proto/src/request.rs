@@ -133,7 +133,7 @@ pub struct Indirect {
     pub op: Op,
     /// First sector on the disk in 512-byte units.
     pub sector: u64,
-    /// Number of segments, 1 to [`Limits::max_segments`].
+    /// Number of segments, 1 to [`Limits::max_indirect`].
     pub segments: u16,
     grefs: [GrantRef; indirect::MAX_PAGES],
 }
@@ -341,7 +341,7 @@ impl<'a> Request<'a> {
 
 impl Indirect {
     fn parse(fields: &Fields<'_>, limits: &Limits) -> Result<Indirect, RequestError> {
-        if limits.mode != SegmentMode::Indirect {
+        if limits.max_indirect == 0 {
             return Err(RequestError::NotOffered(Opcode::INDIRECT));
         }
         let op = match Opcode(fields.arg) {
@@ -351,7 +351,7 @@ impl Indirect {
             inner => return Err(RequestError::InnerOperation(inner)),
         };
         // The bound of `grefs` holds whatever a caller has put into its limits.
-        let limit = limits.max_segments.min(512 * 8);
+        let limit = limits.max_indirect.min(512 * 8);
         match fields.arg16 {
             0 => return Err(RequestError::NoSegments(op.opcode())),
             segments if segments > limit => return Err(RequestError::TooManySegments { segments, limit }),

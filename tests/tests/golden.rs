@@ -290,6 +290,7 @@ fn limits(abi: Abi, mode: SegmentMode) -> Limits {
         abi,
         mode,
         max_segments,
+        max_indirect: if mode == SegmentMode::Indirect { 4096 } else { 0 },
         max_request_bytes: u32::MAX,
         max_requests: 32,
         sectors: 1 << 42,

@@ -111,6 +111,7 @@ impl Rig {
             abi: terms.abi,
             mode: terms.mode,
             max_segments,
+            max_indirect: if terms.mode == SegmentMode::Indirect { 4096 } else { 0 },
             max_request_bytes: u32::from(max_segments) * 4096,
             max_requests: ring.mem().layout().entries(),
             sectors: SECTORS,

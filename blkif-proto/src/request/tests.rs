@@ -117,10 +117,12 @@ proptest! {
     }
 
     #[test]
-    fn indirect_requests_need_their_mode(example in indirect_request()) {
-        let (entries, _) = example.emit();
-        for mode in [SegmentMode::Direct, SegmentMode::Blocks] {
-            let limits = Limits { mode, max_segments: 11, ..example.limits };
+    fn indirect_requests_need_an_offer_in_every_mode(example in indirect_request()) {
+        let (entries, pages) = example.emit();
+        for mode in MODES {
+            let offered = Limits { mode, ..example.limits };
+            prop_assert_eq!(gate(&entries, &pages, &offered), Ok(example.segments.clone()));
+            let limits = Limits { max_indirect: 0, ..offered };
             prop_assert_eq!(Request::parse(&entries, &limits), Err(RequestError::NotOffered(Opcode::INDIRECT)));
             prop_assert_eq!(Head::parse(&entries[0], &limits).answer_op, example.op.opcode());
         }
@@ -161,7 +163,7 @@ proptest! {
     #[test]
     fn too_many_segments_are_counted_before_they_are_read(example in data(), more in 1..200_u16) {
         let (mut entries, pages) = example.emit();
-        let limit = if example.is_indirect() { example.limits.max_segments } else { example.limits.max_in_ring() };
+        let limit = if example.is_indirect() { example.limits.max_indirect } else { example.limits.max_in_ring() };
         let segments = limit.saturating_add(more);
         if example.is_indirect() {
             entries[0][2..4].copy_from_slice(&segments.to_le_bytes());
@@ -320,7 +322,7 @@ fn a_frontend_cannot_emit_what_does_not_fit() {
 
 #[test]
 fn wildly_wrong_limits_do_not_let_references_run_out() {
-    let limits = Limits { max_segments: u16::MAX, ..limits(Abi::X86_64, SegmentMode::Indirect, 512) };
+    let limits = Limits { max_indirect: u16::MAX, ..limits(Abi::X86_64, SegmentMode::Indirect, 512) };
     let mut entry = [0xFF; 112];
     entry[..4].copy_from_slice(&[6, 0, 0x01, 0x10]);
     let error = RequestError::TooManySegments { segments: 4097, limit: 4096 };

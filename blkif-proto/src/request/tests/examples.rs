@@ -21,6 +21,7 @@ pub(super) fn limits(abi: Abi, mode: SegmentMode, sector_size: u32) -> Limits {
         abi,
         mode,
         max_segments,
+        max_indirect: if mode == SegmentMode::Indirect { 4096 } else { 0 },
         max_request_bytes: u32::from(max_segments) * 4096,
         max_requests: 32,
         sectors: 1 << 32,

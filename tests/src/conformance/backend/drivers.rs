@@ -4,6 +4,7 @@ use anyhow::Result;
 use blkif_proto::{keys, xenbus::State};
 use xen_platform::FrontWorld;
 
+use super::indirect;
 use crate::conformance::{
     Clause, EVERY_ABI, ONE_ABI,
     rig::{Guest, Wish},
@@ -34,6 +35,12 @@ pub(super) fn clauses<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
             rule: "OVMF connects in one step, closes through exactly 5 and 6 and removes its keys (0.28, 8.4).",
             abis: EVERY_ABI,
             check: ovmf,
+        },
+        Clause {
+            name: "drivers.segment-blocks-then-another-driver",
+            rule: "A driver that finds the keys of segment blocks left by another has its indirect requests carried (3.1).",
+            abis: EVERY_ABI,
+            check: segment_blocks,
         },
     ]
 }
@@ -77,6 +84,18 @@ fn grub<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
         guest.set_state(State::Initialising)?;
     }
     guest.connect(&Wish { queues: 2, persistent: true, ..Wish::default() })?.works()
+}
+
+fn segment_blocks<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
+    guest.connect(&Wish::blocks())?.works()?;
+    guest.close()?;
+    guest.set_state(State::Initialising)?;
+    let left = Wish::default().with(keys::MAX_REQUEST_SEGMENTS, "24").with(keys::MAX_REQUEST_SIZE, "98304");
+    let mut connection = guest.connect(&left)?;
+    for segments in [1, 11, 20] {
+        indirect::round_trip(&mut connection, segments)?;
+    }
+    connection.works()
 }
 
 fn ovmf<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {

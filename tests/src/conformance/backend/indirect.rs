@@ -108,7 +108,7 @@ pub(super) fn clauses<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
 }
 
 /// Writes noise in one indirect request, reads it in another and compares.
-fn round_trip<W: FrontWorld>(connection: &mut Connection<W>, segments: usize) -> Result<()> {
+pub(super) fn round_trip<W: FrontWorld>(connection: &mut Connection<W>, segments: usize) -> Result<()> {
     let sector = if segments > 3000 { 0 } else { TRACES };
     let data = noise(segments as u64, segments * 4096);
     let pages = connection.lend(&data, Access::Read)?;

@@ -50,6 +50,7 @@ const CLAUSES: &[(&str, &[Need])] = &[
     ("drivers.grub-then-another-driver", &[queues(2), PERSISTENT]),
     ("drivers.kexec", &[queues(2), PERSISTENT]),
     ("drivers.ovmf-then-another-driver", &[queues(2)]),
+    ("drivers.segment-blocks-then-another-driver", &[BLOCKS, indirect(20)]),
     ("features.every-large-ring", &[BLOCKS, queues(3), order(2), pages(4)]),
     ("features.ring-size-told-once", &[order(1), pages(2)]),
     ("hostile.descriptors-change-while-read", &[indirect(64)]),
