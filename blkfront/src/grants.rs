@@ -6,6 +6,10 @@
 //! | else | at each use, read-only for writes | when all requests of the use are answered |
 //!
 //! A page that the backend still maps when it should not is never used again (the rule after XSA-396).
+//!
+//! Idle buffers wait in a pool for the next of their size. When there is no memory for a new one, they make room: what the backend
+//! does not map goes back to the lender and can become buffers of any size; what it keeps mapped stays as it is, and a larger one
+//! serves in part.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -52,15 +56,18 @@ impl<L: Lender> Grants<L> {
         Self { home, retired: Vec::new(), pool: Pool::default(), persistent, lost: 0 }
     }
 
-    /// A buffer of at least `bytes`, at least a page.
+    /// A buffer of `bytes`, rounded up to pages, at least one.
     pub(crate) fn alloc(&mut self, bytes: usize) -> Result<Buffer, GrantError> {
         let count = bytes.div_ceil(PAGE_SIZE).max(1);
         let pages = match self.pool.take(count) {
             Some(pages) => pages,
-            None => self.home.lender.alloc(count)?,
+            None => match self.home.lender.alloc(count) {
+                Err(GrantError::Exhausted) => self.alloc_scarce(count)?,
+                pages => pages?,
+            },
         };
         self.home.out += 1;
-        Ok(Buffer { pages, home: self.home.number })
+        Ok(Buffer { pages, used: count, home: self.home.number })
     }
 
     /// Takes a buffer into the pool, or back to the lender of the connection that is gone. Another queue's buffer is lost.
@@ -129,7 +136,10 @@ impl<L: Lender> Grants<L> {
     /// Takes the pool back; buffers that are out stay out.
     pub(crate) fn close(&mut self) {
         let Self { home, pool, .. } = self;
-        pool.drain(|pages| home.lender.release(pages));
+        pool.sift(|pages| {
+            home.lender.release(pages);
+            None
+        });
     }
 
     /// The lender, for pages that are no buffers.
@@ -143,18 +153,43 @@ impl<L: Lender> Grants<L> {
         self.lost + retired + self.home.lender.quarantined()
     }
 
+    /// At least `count` pages where there is memory for no more.
+    #[cold]
+    fn alloc_scarce(&mut self, count: usize) -> Result<Pages, GrantError> {
+        let larger = if self.persistent { self.pool.take_larger(count) } else { None };
+        if let Some(pages) = larger {
+            return Ok(pages);
+        }
+        self.trim();
+        self.home.lender.alloc(count)
+    }
+
+    /// Gives idle buffers back to the lender, except those that the backend keeps mapped.
+    fn trim(&mut self) {
+        let Self { home, pool, persistent, .. } = self;
+        pool.sift(|mut pages| {
+            if *persistent && home.lender.reclaim(&mut pages).is_err() {
+                return Some(pages);
+            }
+            home.lender.release(pages);
+            None
+        });
+    }
+
     /// Moves a buffer's content from a lender that is gone to pages of the present one.
     fn move_home(&mut self, buffer: &mut Buffer) -> Result<(), GrantError> {
-        let pages = self.home.lender.alloc(buffer.pages.count())?;
-        copy(buffer.pages.mem(), pages.mem());
-        self.home.out += 1;
-        let old = core::mem::replace(buffer, Buffer { pages, home: self.home.number });
+        let moved = self.alloc(buffer.len())?;
+        copy(buffer.mem(), moved.mem());
+        let old = core::mem::replace(buffer, moved);
         self.release_retired(old);
         Ok(())
     }
 
     fn retire(&mut self, mut old: Home<L>) {
-        self.pool.drain(|pages| old.lender.release(pages));
+        self.pool.sift(|pages| {
+            old.lender.release(pages);
+            None
+        });
         self.retired.push(old);
         self.sweep();
     }
@@ -211,8 +246,20 @@ impl Pool {
         }
     }
 
-    fn drain(&mut self, release: impl FnMut(Pages)) {
-        self.sizes.drain(..).flat_map(|(_, idle)| idle).for_each(release);
+    /// The smallest of those with more than `count` pages.
+    fn take_larger(&mut self, count: usize) -> Option<Pages> {
+        let larger = self.sizes.iter_mut().filter(|(size, idle)| *size > count && !idle.is_empty());
+        larger.min_by_key(|(size, _)| *size)?.1.pop()
+    }
+
+    /// Hands out every buffer, and keeps those that come back.
+    fn sift(&mut self, mut sift: impl FnMut(Pages) -> Option<Pages>) {
+        for (_, idle) in &mut self.sizes {
+            for index in (0..idle.len()).rev() {
+                let kept = sift(idle.swap_remove(index));
+                idle.extend(kept);
+            }
+        }
     }
 }
 

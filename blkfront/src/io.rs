@@ -38,6 +38,8 @@ pub enum Operation {
 #[derive(Debug)]
 pub struct Buffer {
     pub(crate) pages: Pages,
+    /// How many of the pages it is about; the others are there because the backend keeps all of them mapped.
+    pub(crate) used: usize,
     /// Which of the queue's connections the pages were taken from.
     pub(crate) home: u32,
 }
@@ -45,7 +47,7 @@ pub struct Buffer {
 impl Buffer {
     /// Length in bytes, a multiple of 4096.
     pub fn len(&self) -> usize {
-        self.pages.count() * PAGE_SIZE
+        self.used * PAGE_SIZE
     }
 
     /// Never true: a buffer has at least one page.
@@ -55,7 +57,8 @@ impl Buffer {
 
     /// All bytes.
     pub fn mem(&self) -> SharedMem<'_> {
-        self.pages.mem()
+        let all = self.pages.mem();
+        all.part(0, self.len()).unwrap_or(all)
     }
 
     /// Copies `from` in at `offset` bytes; what does not fit is left out. Returns the number of bytes copied.
@@ -69,7 +72,7 @@ impl Buffer {
     }
 
     fn tail(&self, offset: usize) -> Option<SharedMem<'_>> {
-        let mem = self.pages.mem();
+        let mem = self.mem();
         mem.part(offset, mem.len().checked_sub(offset)?)
     }
 }

@@ -134,8 +134,9 @@ impl<W: FrontWorld> Queue<W> {
         })
     }
 
-    /// Takes memory of at least `bytes` (rounded up to pages, at least one) from the queue's pool or its lender. With persistent
-    /// grants memory from the pool costs no grant operation. Errors: no memory or grants left.
+    /// Takes memory of `bytes`, rounded up to pages, at least one. It comes from the queue's pool of idle buffers if there is one of
+    /// this size: that allocates nothing, and with persistent grants it costs no grant operation. Else it comes from the lender, for
+    /// which idle buffers of other sizes make room if they must. Errors: no memory or grants left.
     pub fn alloc_buffer(&mut self, bytes: usize) -> Result<Buffer, GrantError> {
         self.grants.alloc(bytes)
     }

@@ -248,10 +248,15 @@ impl Backend {
         self.write_state(State::Connected);
     }
 
+    /// Unmaps the pages that it keeps, as a backend may at any time.
+    pub fn let_go(&mut self) {
+        self.kept.clear();
+    }
+
     /// Lets go of everything of the guest's.
     pub fn disconnect(&mut self) {
         self.rings.clear();
-        self.kept.clear();
+        self.let_go();
         self.limits = None;
     }
 

@@ -18,6 +18,7 @@ use super::*;
 use crate::{Config, Device, Frontend, IoError, Operation, SegmentChoice, testing::*};
 
 mod hostile;
+mod memory;
 
 type World = fake::World;
 
@@ -406,33 +407,6 @@ fn a_queue_moves_between_threads_with_its_work() {
     })
     .join()
     .unwrap();
-    f.stop();
-}
-
-#[test]
-fn a_guest_out_of_memory_is_told_and_works_on() {
-    let mut f = plain();
-    // All that the guest has, held by another process in it.
-    let hog = f.bed.world();
-    let mut lender = xen_platform::FrontWorld::lender(&hog, xen_platform::DomId::DOM0).unwrap();
-    let mut held = Vec::new();
-    for size in [4096, 256, 16, 1] {
-        while let Ok(pages) = xen_platform::Lender::alloc(&mut lender, size) {
-            held.push(pages);
-        }
-    }
-    let mut ours = Vec::new();
-    let none = loop {
-        match f.queue.alloc_buffer(4096) {
-            Ok(buffer) => ours.push(buffer),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(none, GrantError::Exhausted);
-    ours.into_iter().for_each(|buffer| f.queue.free_buffer(buffer));
-    let taken = f.one_read();
-    f.answer([taken.response(Status::OKAY)]);
-    assert_eq!(f.finish().0, Ok(1));
     f.stop();
 }
 
