@@ -36,7 +36,8 @@ pub struct Config {
     pub max_segments: u32,
     /// Layout of the ring entries; anything but the native one is for tests.
     pub abi: Abi,
-    /// How long each step of connecting or closing may take before it fails.
+    /// How long each step of connecting or closing may take before it fails, and how long a backend may leave
+    /// [`Queue::execute`](crate::Queue::execute) without any answer.
     pub timeout: Duration,
 }
 

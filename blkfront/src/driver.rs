@@ -169,6 +169,7 @@ impl<W: FrontWorld> Control<W> {
             epoch,
             shared: self.shared.clone(),
             clock: self.clock.clone(),
+            patience: self.limit,
         };
         parts.into_iter().map(link).collect()
     }

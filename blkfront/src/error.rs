@@ -95,6 +95,13 @@ pub enum DeviceError {
     /// The backend answered a request and still maps its pages (the rule after XSA-396). The pages are kept out of use.
     #[error("grant {0} is still mapped after the response")]
     StillMapped(GrantRef),
+    /// The backend has answered nothing for [`Config::timeout`](crate::Config::timeout), with somebody waiting
+    /// ([`Queue::execute`](crate::Queue::execute)).
+    #[error("no answer from the backend within {seconds} s")]
+    Silent {
+        /// How long, in seconds.
+        seconds: u64,
+    },
     /// Pages could not be lent or taken back.
     #[error(transparent)]
     Grant(GrantError),

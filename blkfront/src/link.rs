@@ -1,7 +1,10 @@
 //! What one queue shares with one incarnation of its backend: ring, event channel, descriptor pages.
 
 use alloc::{sync::Arc, vec::Vec};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::Duration,
+};
 
 use blkif_proto::{Agreement, GrantRef, Limits, SegmentMode, indirect, keys::QueueRecord};
 use ringbuf::{FrontRing, Mapped};
@@ -19,6 +22,8 @@ pub struct Link<W: FrontWorld> {
     pub(crate) epoch: u32,
     pub(crate) shared: Arc<Shared>,
     pub(crate) clock: W::Clock,
+    /// How long a backend may say nothing to somebody who can do nothing but wait.
+    pub(crate) patience: Duration,
 }
 
 impl<W: FrontWorld> Link<W> {

@@ -10,6 +10,7 @@ use super::*;
 use crate::{Abi, DeviceError, Io, Operation, RejectReason, SegmentChoice, SegmentMode, testing::*};
 
 mod recovery;
+mod refusals;
 
 type World = fake::World;
 
@@ -254,64 +255,6 @@ fn stale_keys_of_an_earlier_driver_are_removed() {
         assert!(!keys.iter().any(|present| present == key), "{key} is still there");
     }
     stop(device, queues);
-}
-
-#[test]
-fn a_missing_device_and_a_silent_backend_are_errors_with_names() {
-    let bed = bed(BackendFeatures::ORIGINAL);
-    let nowhere = Frontend::probe(bed.world(), "/local/domain/1/device/vbd/9").err();
-    let Some(Error::Store(StoreError::NoEntry(path) | StoreError::Denied(path))) = &nowhere else {
-        panic!("{nowhere:?}");
-    };
-    assert!(path.contains("vbd/9"), "{path}");
-    bed.backend().follows = false;
-    bed.backend().write_state(State::Initialising);
-    let silent = Frontend::probe_within(bed.world(), &bed.path(), Duration::from_millis(50)).err();
-    assert!(matches!(&silent, Some(Error::TimedOut { wanted: "InitWait", .. })), "{silent:?}");
-}
-
-#[test]
-fn a_backend_that_refuses_gives_its_reason() {
-    let bed = bed(BackendFeatures::ORIGINAL);
-    let frontend = Frontend::probe(bed.world(), &bed.path()).unwrap();
-    {
-        let mut backend = bed.backend();
-        backend.follows = false;
-        backend.write("error", "no such image");
-    }
-    let prepared = frontend.configure(config()).unwrap().set_up_queues().unwrap();
-    bed.backend().write_state(State::Closing);
-    let refused = prepared.start().err();
-    assert!(
-        matches!(&refused, Some(Error::Closed { reason, .. }) if reason == ": no such image"),
-        "{refused:?}"
-    );
-    assert_eq!(bed.frontend_key("state").as_deref(), Some("6"));
-    assert_eq!(bed.machine.leaks().granted, 0);
-}
-
-#[test]
-fn nonsense_keys_are_named() {
-    for (key, value) in
-        [("sectors", "0"), ("sector-size", "500"), ("info", "many"), ("sectors", "99999999999999999999")]
-    {
-        let bed = bed(BackendFeatures::ORIGINAL);
-        let frontend = Frontend::probe(bed.world(), &bed.path()).unwrap();
-        bed.backend().follows = false;
-        let prepared = frontend.configure(config()).unwrap().set_up_queues().unwrap();
-        {
-            let mut backend = bed.backend();
-            let disk = backend.setup.disk;
-            disk.emit(|key, value| backend.write(key, value));
-            backend.write(key, value);
-            backend.write_state(State::Connected);
-        }
-        let error = prepared.start().err();
-        assert!(
-            matches!(&error, Some(Error::Record { error, .. }) if error.key() == key),
-            "{key}={value}: {error:?}"
-        );
-    }
 }
 
 #[test]

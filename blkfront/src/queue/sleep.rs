@@ -75,7 +75,8 @@ impl<W: FrontWorld> Queue<W> {
     }
 
     /// Submits one [`Io`], waits for it and gives it back. Other completions on the way go to `others`. When the backend is gone
-    /// all work in flight ends as [`IoError::Cancelled`].
+    /// all work in flight ends as [`IoError::Cancelled`]; when it answers nothing for [`Config::timeout`](crate::Config::timeout),
+    /// the queue fails with [`DeviceError::Silent`].
     #[expect(clippy::result_large_err, reason = "a rejected I/O comes back whole, buffer included")]
     pub fn execute(&mut self, io: Io, others: &mut impl FnMut(Completion)) -> Result<Completion, Rejected> {
         let ticket = self.submit(io)?;
@@ -93,7 +94,10 @@ impl<W: FrontWorld> Queue<W> {
             if let Some(completion) = ours {
                 return Ok(completion);
             }
-            let _ = self.wait(None);
+            let patience = self.link.patience;
+            if self.wait(Some(patience)) == Ok(false) && !self.is_stale() {
+                self.fail(DeviceError::Silent { seconds: patience.as_secs() });
+            }
         }
     }
 

@@ -94,6 +94,35 @@ fn a_backend_that_closes_and_returns_gets_all_work_again_in_order() {
     assert_eq!((leaks.mapped, leaks.granted, leaks.pages, leaks.ports), (0, 0, 0, 0), "{leaks:?}");
 }
 
+/// A guest of one thread, which sees that its backend is gone only when it looks.
+#[test]
+fn work_that_ends_in_silence_is_no_end_of_the_device() {
+    let bed = bed(everything());
+    let (mut device, mut queues) = connect(&bed, Config { timeout: Duration::from_millis(200), ..config() });
+    {
+        let mut backend = bed.backend();
+        backend.follows = false;
+        backend.disconnect();
+        backend.write_state(State::Closed);
+    }
+    let buffer = queues[0].alloc_buffer(4096).unwrap();
+    let done = queues[0].execute(Io::write(0, buffer), &mut |_| ()).unwrap();
+    assert_eq!(done.result, Err(IoError::Device(DeviceError::Silent { seconds: 0 })));
+    queues[0].free_buffer(done.io.buffer.unwrap());
+
+    bed.backend().follows = true;
+    let links = loop {
+        match device.wait_control(Some(Duration::from_secs(5))).unwrap() {
+            Some(DeviceEvent::Reconnected(links)) => break links,
+            Some(_) => {}
+            None => panic!("no reconnection"),
+        }
+    };
+    links.into_iter().for_each(|link| queues[0].reconnect(link).unwrap());
+    write(&mut queues[0], 0, &pattern(7, 20 * 1024));
+    stop(device, queues);
+}
+
 #[test]
 fn a_backend_that_attaches_again_is_no_interruption() {
     let bed = bed(BackendFeatures::ORIGINAL);

@@ -1,5 +1,7 @@
 //! What neither a backend nor an application gets away with.
 
+use xen_platform::Clock as _;
+
 use super::*;
 
 #[test]
@@ -63,6 +65,98 @@ fn a_producer_index_that_runs_ahead_ends_the_connection() {
         let index = ring.mem().load(Field::RspProd);
         ring.mem().store(Field::RspProd, index.plus(jump));
         f.fails(DeviceError::CorruptRing, 1);
+    }
+}
+
+/// Nobody looks at XenStore meanwhile, as in a guest with nothing but this one thread.
+#[test]
+fn whoever_can_only_wait_is_told_of_a_silent_backend() {
+    let timeout = Duration::from_millis(300);
+    let mut f = fixture(|_, config| config.timeout = timeout);
+    f.submit_reads(2);
+    let buffer = f.buffer(4096);
+    let (mut others, began) = (Vec::new(), f.queue.clock().now());
+    let done = f.queue.execute(Io::write(0, buffer), &mut |other| others.push(other)).unwrap();
+    let error = DeviceError::Silent { seconds: 0 };
+    assert!(f.queue.clock().now() - began >= timeout);
+    assert_eq!(done.result, Err(IoError::Device(error)));
+    assert!(done.io.buffer.is_some(), "the backend maps nothing");
+    assert!(others.iter().all(|other| other.result == Err(IoError::Device(error))));
+    assert_eq!((others.len(), f.queue.in_flight()), (2, 0));
+    f.stop();
+}
+
+/// Waits for requests, and takes them.
+fn taken(bed: &Bed) -> Vec<Taken> {
+    loop {
+        let taken = bed.backend().take(0);
+        if !taken.is_empty() {
+            return taken;
+        }
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn slow_answers_are_not_silence() {
+    let mut f = fixture(|setup, config| {
+        setup.features.max_indirect_segments = 0;
+        config.timeout = Duration::from_millis(400);
+    });
+    let buffer = f.buffer(44 * 4096);
+    thread::scope(|scope| {
+        let bed = &f.bed;
+        scope.spawn(move || {
+            for request in taken(bed) {
+                thread::sleep(Duration::from_millis(150));
+                let mut backend = bed.backend();
+                backend.answer(0, request.response(Status::OKAY), 1);
+                backend.publish(0);
+            }
+        });
+        let done = f.queue.execute(Io::read(0, buffer), &mut |_| ()).unwrap();
+        assert_eq!(done.result, Ok(()));
+    });
+    f.stop();
+}
+
+#[test]
+fn whoever_waits_is_told_of_nonsense() {
+    type Harm = fn(&mut Backend, &Taken);
+    let harms: [(Harm, &str); 3] = [
+        (
+            |backend, taken| backend.answer(0, Response { id: !taken.id, ..taken.response(Status::OKAY) }, 1),
+            "id",
+        ),
+        (
+            |backend, taken| backend.answer(0, Response { op: Opcode(9), ..taken.response(Status::OKAY) }, 1),
+            "operation",
+        ),
+        (
+            |backend, _| {
+                use ringbuf::{Field, RingMem};
+                backend.rings[0].ring.mem().store(Field::RspProd, ringbuf::Index::new(77));
+            },
+            "index",
+        ),
+    ];
+    for (harm, words) in harms {
+        let mut f = plain();
+        let buffer = f.buffer(4096);
+        let done = thread::scope(|scope| {
+            let bed = &f.bed;
+            scope.spawn(move || {
+                let taken = taken(bed).remove(0);
+                let mut backend = bed.backend();
+                harm(&mut backend, &taken);
+                backend.publish(0);
+                backend.ring_the_bell(0);
+            });
+            f.queue.execute(Io::read(0, buffer), &mut |other| panic!("{other:?}")).unwrap()
+        });
+        let Err(IoError::Device(error)) = done.result else { panic!("{words}: {:?}", done.result) };
+        assert!(error.to_string().contains(words), "{error}");
+        f.stop();
     }
 }
 
