@@ -4,14 +4,11 @@
 
 use std::time::{Duration, Instant};
 
-use blkfront::{Buffer, Config, Frontend, Io, SegmentChoice};
+use blkfront::{
+    Buffer, Config, Frontend, Io, SegmentChoice,
+    fake::{Bed, Setup},
+};
 use blkif_proto::{Status, keys::BackendFeatures};
-
-#[expect(dead_code, unreachable_pub, reason = "shared with the unit tests; only part of it is used here")]
-#[path = "../src/testing.rs"]
-mod testing;
-
-use testing::{Bed, Setup};
 
 const ROUNDS: u32 = 20_000;
 

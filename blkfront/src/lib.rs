@@ -18,11 +18,13 @@
 //! twice, an index that cannot be, a page still mapped: each ends the connection with a [`DeviceError`] and harms nothing else.
 //!
 //! ```
-//! use blkfront::{Config, Frontend, Io};
-//! # mod testing { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/testing.rs")); }
-//! # let xen = testing::Bed::new(testing::Setup::plain(2048));
-//! # let (world, path) = (xen.world(), xen.path());
-//! // The world is whoever plays Xen; the path is the device's directory, /local/domain/<id>/device/vbd/<number>.
+//! use blkfront::{Config, Frontend, Io, fake};
+//!
+//! // The world is whoever plays Xen, here a model with a disk of 1 MiB (feature `fake`). The path is the device's directory in
+//! // XenStore, /local/domain/<id>/device/vbd/<number>.
+//! let xen = fake::Bed::new(fake::Setup::plain(2048));
+//! let (world, path) = (xen.world(), xen.path());
+//!
 //! let frontend = Frontend::probe(world, &path)?;
 //! println!("served by domain {}", frontend.info().domain);
 //!
@@ -66,7 +68,7 @@
 //! otherwise on disks with larger sectors are not recognised). A [`Buffer`] belongs to one queue. Buffers are lent as whole
 //! pages. Suspend and migration are reconnections like any other. No `unsafe`, no `std`; no allocation, lock or log line per
 //! request.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "fake")), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
@@ -78,6 +80,9 @@ mod connect;
 pub mod device;
 mod driver;
 pub mod error;
+#[cfg(feature = "fake")]
+#[expect(clippy::unwrap_used, reason = "a test bed fails by panicking")]
+pub mod fake;
 mod grants;
 mod inflight;
 pub mod info;
@@ -88,9 +93,6 @@ pub mod queue;
 mod recover;
 mod spin;
 mod split;
-#[cfg(test)]
-#[expect(unreachable_pub, reason = "the example above and the integration tests include this file too")]
-mod testing;
 
 pub use blkif_proto::{Abi, Discard, SegmentMode};
 

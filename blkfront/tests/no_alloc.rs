@@ -10,18 +10,15 @@ use std::{
     cell::Cell,
 };
 
-use blkfront::{Config, Frontend, Io, Operation, Queue, SegmentChoice};
+use blkfront::{
+    Config, Frontend, Io, Operation, Queue, SegmentChoice,
+    fake::{Bed, Setup},
+};
 use blkif_proto::{
     Status,
     keys::{BackendFeatures, RequestMaxima},
 };
 use xen_platform::fake;
-
-#[expect(dead_code, unreachable_pub, reason = "shared with the unit tests; only part of it is used here")]
-#[path = "../src/testing.rs"]
-mod testing;
-
-use testing::{Bed, Setup};
 
 /// Counts the allocations of each thread.
 struct Counting;

@@ -2,7 +2,10 @@
 
 use alloc::{format, string::ToString as _, vec::Vec};
 
-use blkfront::{Capabilities, Discard, SegmentChoice};
+use blkfront::{
+    Capabilities, Discard, SegmentChoice,
+    fake::{Bed, Setup, connection_keys},
+};
 use xen_platform::{
     DomId,
     wire::{Permission, Rights},
@@ -10,12 +13,6 @@ use xen_platform::{
 
 use super::*;
 use crate::verify::extents;
-use testing::{Bed, Setup};
-
-#[expect(unreachable_pub, dead_code, reason = "the frontend's own tests have it too")]
-mod testing {
-    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../src/testing.rs"));
-}
 
 /// A guest with a disk of 16 MiB, as the tool stack leaves it.
 fn bed(setup: impl FnOnce(&mut Setup)) -> Bed {
@@ -60,7 +57,7 @@ fn a_disk_is_told_of_and_left_as_it_was() {
             assert!(out.lines().any(|told| told == line), "{line} in {out}");
         }
     }
-    assert_eq!(testing::connection_keys(&bed), Vec::<String>::new());
+    assert_eq!(connection_keys(&bed), Vec::<String>::new());
 }
 
 #[test]

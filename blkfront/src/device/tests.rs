@@ -7,7 +7,7 @@ use blkif_proto::{Discard, Op, Operations, keys::BackendFeatures, keys::RequestM
 use xen_platform::{Change, Store, StoreError, fake};
 
 use super::*;
-use crate::{Abi, DeviceError, Io, Operation, RejectReason, SegmentChoice, SegmentMode, testing::*};
+use crate::{Abi, DeviceError, Io, Operation, RejectReason, SegmentChoice, SegmentMode, fake::*};
 
 mod recovery;
 mod refusals;

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use xen_platform::fake;
 
 use super::*;
-use crate::{Config, Device, Frontend, IoError, Operation, SegmentChoice, testing::*};
+use crate::{Config, Device, Frontend, IoError, Operation, SegmentChoice, fake::*};
 
 mod hostile;
 mod memory;

@@ -1,19 +1,16 @@
-// A toolstack and a backend over the model of Xen in this process, for tests and examples. The handshake runs on a thread of its
-// own; the rings are served by that thread too, or request by request by the test, which may answer nonsense.
+//! The backend: states, rings, and a disk in memory.
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
+    format,
+    string::{String, ToString as _},
+    vec,
+    vec::Vec,
 };
 
 use blkif_proto::{
     Abi, Agreement, GrantRef, Head, Limits, MAX_ENTRY_SIZE, Op, Parsed, Request, Response, Segment, Status,
-    keys::{self, BackendDisk, BackendFeatures, DeviceType, DiskInfo, FrontendRecord, ToolstackFrontend},
+    keys::{DeviceType, FrontendRecord, ToolstackFrontend},
     xenbus::State,
 };
 use ringbuf::{BackRing, Mapped};
@@ -22,116 +19,47 @@ use xen_platform::{
     wire::{Permission, Rights},
 };
 
-/// What the toolstack and the backend are to be like.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    pub features: BackendFeatures,
-    pub disk: BackendDisk,
-    pub trusted: bool,
-    /// Published only with `Connected`, as Linux does with some.
-    pub late: Option<BackendFeatures>,
-    /// Serve the rings without being asked.
-    pub serve: bool,
-}
-
-impl Setup {
-    /// A writable disk of `sectors` sectors behind a backend that serves by itself and offers nothing beyond the original protocol.
-    pub fn plain(sectors: u64) -> Self {
-        let disk =
-            BackendDisk { sectors, sector_size: 512, physical_sector_size: 512, info: DiskInfo::empty() };
-        Self { features: BackendFeatures::ORIGINAL, disk, trusted: true, late: None, serve: true }
-    }
-}
-
-/// A machine with one guest that has one disk.
-pub struct Bed {
-    pub machine: fake::Machine,
-    pub guest: DomId,
-    backend: Arc<Mutex<Backend>>,
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Bed {
-    pub fn new(setup: Setup) -> Self {
-        let machine = fake::Machine::new(7);
-        let guest = machine.create_domain(16 * 1024).unwrap();
-        let backend = Arc::new(Mutex::new(Backend::new(&machine, guest, setup)));
-        let over = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::spawn({
-            let (backend, over) = (backend.clone(), over.clone());
-            move || {
-                while !over.load(Ordering::Relaxed) {
-                    lock(&backend).turn();
-                    std::thread::sleep(Duration::from_micros(200));
-                }
-            }
-        });
-        Self { machine, guest, backend, over, thread: Some(thread) }
-    }
-
-    /// What a process in the guest sees.
-    pub fn world(&self) -> fake::World {
-        self.machine.world(self.guest)
-    }
-
-    /// The frontend's directory.
-    pub fn path(&self) -> String {
-        format!("/local/domain/{}/device/vbd/51712", self.guest)
-    }
-
-    /// The backend, which does nothing while it is held.
-    pub fn backend(&self) -> MutexGuard<'_, Backend> {
-        lock(&self.backend)
-    }
-
-    /// A key of the frontend's directory.
-    pub fn frontend_key(&self, key: &str) -> Option<String> {
-        let path = format!("{}/{key}", self.path());
-        self.backend().store.read(&path).ok().and_then(|value| String::from_utf8(value).ok())
-    }
-}
-
-impl Drop for Bed {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
-}
-
-fn lock(backend: &Mutex<Backend>) -> MutexGuard<'_, Backend> {
-    backend.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use super::Setup;
 
 /// A request as the backend took it out of the ring.
 #[derive(Clone, Debug)]
 pub struct Taken {
+    /// The frontend's name for it.
     pub id: u64,
+    /// What to do; of an indirect request, the operation inside.
     pub op: Op,
+    /// Its segments were in descriptor pages.
     pub indirect: bool,
+    /// Ring entries that it took, and that its response takes.
     pub entries: u32,
+    /// First 512-byte sector.
     pub sector: u64,
+    /// Where its data lies in the guest's pages.
     pub segments: Vec<Segment>,
 }
 
 impl Taken {
+    /// The answer to it that keeps the rules.
     pub fn response(&self, status: Status) -> Response {
         Response { id: self.id, op: self.op.opcode(), status }
     }
 }
 
-/// The backend of one disk.
+/// The backend of one disk, and the toolstack's hand in XenStore. What a test changes takes effect at the next turn.
 pub struct Backend {
+    /// What it offers to whoever connects next.
     pub setup: Setup,
+    /// Domain 0's connection to XenStore.
     pub store: <fake::World as xen_platform::FrontWorld>::Store,
     /// Every request that was taken out of a ring.
     pub seen: Vec<Taken>,
     /// Leaves what it maps mapped, as a bad backend does.
     pub clings: bool,
+    /// One for each queue of the connection; empty without one.
     pub rings: Vec<Ring>,
+    /// What the frontend told of its queues when it last connected.
     pub record: Option<FrontendRecord>,
+    /// The disk's bytes.
     pub image: Vec<u8>,
     /// Follows the frontend's states; a test that wants to write its own switches it off.
     pub follows: bool,
@@ -139,6 +67,7 @@ pub struct Backend {
     mapper: fake::Mapper,
     world: fake::World,
     frontend: String,
+    /// Its own directory in XenStore.
     pub directory: String,
     limits: Option<Limits>,
     persistent: bool,
@@ -147,13 +76,14 @@ pub struct Backend {
 
 /// One queue's ring.
 pub struct Ring {
+    /// The backend's end of it.
     pub ring: BackRing<Mapped<fake::RingPages>>,
     events: fake::Events,
     port: Port,
 }
 
 impl Backend {
-    fn new(machine: &fake::Machine, guest: DomId, setup: Setup) -> Self {
+    pub(super) fn new(machine: &fake::Machine, guest: DomId, setup: Setup) -> Self {
         let world = machine.world(DomId::DOM0);
         let mut store = machine.store().connect(DomId::DOM0).unwrap();
         let frontend = format!("/local/domain/{guest}/device/vbd/51712");
@@ -205,7 +135,7 @@ impl Backend {
     }
 
     /// One look at the states, and at the rings if they are to be served.
-    pub fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         if self.follows {
             self.follow();
         }
@@ -216,25 +146,27 @@ impl Backend {
         }
     }
 
-    pub fn state_of(&mut self, directory: &str) -> State {
+    fn state_of(&mut self, directory: &str) -> State {
         State::of_node(self.store.read(&format!("{directory}/state")).ok())
     }
 
-    pub fn frontend_state(&mut self) -> State {
+    fn frontend_state(&mut self) -> State {
         let frontend = self.frontend.clone();
         self.state_of(&frontend)
     }
 
-    pub fn state(&mut self) -> State {
+    fn state(&mut self) -> State {
         let directory = self.directory.clone();
         self.state_of(&directory)
     }
 
+    /// Writes a key of its own directory.
     pub fn write(&mut self, key: &str, value: &str) {
         let path = format!("{}/{key}", self.directory);
         self.store.apply(&[Change::Write(&path, value)]).unwrap();
     }
 
+    /// Writes its state.
     pub fn write_state(&mut self, state: State) {
         self.write("state", state.as_str());
     }
@@ -389,11 +321,13 @@ impl Backend {
         Status::OKAY
     }
 
+    /// Puts a response of so many entries into a ring. The frontend sees it after [`publish`](Self::publish).
     pub fn answer(&mut self, queue: usize, response: Response, entries: u32) {
         let abi = self.record.as_ref().map_or(Abi::NATIVE, |record| record.abi);
         self.rings[queue].ring.respond(&response.emit()[..abi.response_size()], entries).unwrap();
     }
 
+    /// Shows the frontend what was answered, with an event if it asks for one.
     pub fn publish(&mut self, queue: usize) {
         let Ring { ring, events, port } = &mut self.rings[queue];
         if ring.publish().is_needed() {
@@ -425,11 +359,4 @@ impl Backend {
 fn take_in(request: &Request<'_>, entries: u32) -> Taken {
     let (id, op, sector) = (request.id, request.op, request.sector);
     Taken { id, op, indirect: false, entries, sector, segments: request.segments.iter().collect() }
-}
-
-/// Names of the keys that a connection leaves in the frontend's directory.
-pub fn connection_keys(bed: &Bed) -> Vec<String> {
-    let path = bed.path();
-    let names = bed.backend().store.list(&path).unwrap();
-    names.into_iter().filter(|name| keys::is_connection_key(name)).collect()
 }
