@@ -1,8 +1,8 @@
 //! Persistent grants: pages of a guest that stay mapped from one request to the next.
 //!
 //! The rules are those of Linux' backend (PROTOCOL.md 6.1): always mapped writable, at most so many, the one unused for
-//! longest makes room. A page under way is out of the cache, on loan to one request; a second request for the same
-//! reference maps it again for itself. A page for which there is no room is not mapped: copying it is cheaper.
+//! longest makes room. A page under way is out of the cache, on loan to one request. One that is on loan already, or for which
+//! there is no room, is not mapped again: copying it is cheaper, and Xen maps a page at most 128 times at once.
 
 use std::collections::HashMap;
 
@@ -89,8 +89,8 @@ impl<M: Mapping> GrantCache<M> {
         self.by_gref.is_empty()
     }
 
-    /// The page behind `gref`, mapped writable: out of the cache, or else mapped now. Errors: [`GrantError::Exhausted`] when there
-    /// is no room to keep it; the mapper's.
+    /// The page behind `gref`, mapped writable: out of the cache, or else mapped now. Errors: [`GrantError::Exhausted`] when it is
+    /// on loan, or there is no room to keep it; the mapper's.
     pub fn lease<P: Mapper<Mapping = M>>(
         &mut self,
         mapper: &mut P,
@@ -98,14 +98,9 @@ impl<M: Mapping> GrantCache<M> {
         gref: GrantRef,
     ) -> Result<Lease<M>, GrantError> {
         if let Some(&slot) = self.by_gref.get(&gref) {
-            if self.slots[slot as usize].page.is_some() {
-                self.unlink(slot);
-            }
-            if let Some(mapping) = self.slots[slot as usize].page.take() {
-                return Ok(Lease { mapping, slot: Some(slot) });
-            }
-            let mapping = self.map(mapper, from, gref)?;
-            return Ok(Lease { mapping, slot: None });
+            let mapping = self.slots[slot as usize].page.take().ok_or(GrantError::Exhausted)?;
+            self.unlink(slot);
+            return Ok(Lease { mapping, slot: Some(slot) });
         }
         if !self.has_room() {
             return Err(GrantError::Exhausted);

@@ -101,7 +101,7 @@ fn persistent_pages_stay_within_their_cap() {
     }
 }
 
-/// A grant that a request holds already is mapped again, not shared; a request larger than the whole cache works.
+/// A grant that a request holds already is copied, not shared; a request larger than the whole cache works.
 #[test]
 fn a_cache_that_is_too_small_or_in_use() {
     for strategy in [Strategy::Persistent, Strategy::Direct] {
