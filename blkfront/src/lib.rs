@@ -10,7 +10,7 @@
 //!
 //! The life of a device is in [`device`]: [`Frontend`] → [`Configured`] → [`Prepared`] → [`Device`] and its [`Queue`]s →
 //! [`Stopped`]. What travels through a queue is in [`io`]. Everything is generic over one parameter, the
-//! [world](xen_platform::FrontWorld): who plays Xen.
+//! [world](xen_platform::FrontWorld): who plays Xen. Someone else's kernel can be one: [`world`] shows how.
 //!
 //! What it takes care of: every layout of ring entries, one to 32 ring pages in all three dialects, many queues, large requests
 //! in segment blocks or behind indirect descriptors, persistent grants, flush, barrier, discard, disks that grow, backends that
@@ -93,6 +93,7 @@ pub mod queue;
 mod recover;
 mod spin;
 mod split;
+pub mod world;
 
 pub use blkif_proto::{Abi, Discard, SegmentMode};
 

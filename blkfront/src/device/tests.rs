@@ -147,6 +147,24 @@ fn segment_blocks_are_preferred_and_reductions_told() {
 }
 
 #[test]
+fn rings_are_a_power_of_two_of_pages_and_no_deeper_than_the_backend_takes() {
+    for (asked, pages, depth) in
+        [(0, 1, 32), (1, 1, 32), (3, 2, 64), (5, 4, 128), (31, 8, 256), (u32::MAX, 8, 256)]
+    {
+        let bed = bed(BackendFeatures { max_ring_pages: 8, ..everything() });
+        let (device, queues) = connect(&bed, Config { ring_pages: asked, queues: 0, ..config() });
+        let negotiated = device.negotiated();
+        assert_eq!(
+            (queues.len(), negotiated.ring_pages, negotiated.ring_entries),
+            (1, pages, depth),
+            "{asked}"
+        );
+        assert_eq!(queues[0].depth(), depth as usize);
+        stop(device, queues);
+    }
+}
+
+#[test]
 fn an_untrusted_backend_gets_no_persistent_grants() {
     let bed = Bed::new(Setup { features: everything(), trusted: false, ..Setup::plain(64) });
     let (device, queues) = connect(&bed, config());
