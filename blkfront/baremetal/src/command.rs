@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `info` (if there is none) | tells what the disk is and what was negotiated |
 //! | `verify` | writes patterns in every shape that requests have, and reads them back |
+//! | `bench` | measures, and tells in JSON on one line |
+//! | `sum` | tells the SHA-256 of the whole disk |
+//! | `soak` | does random operations on the end of the disk, and compares with what should be there |
 //! | `panic` | shows what becomes of a guest that cannot go on |
 //!
 //! | option | means |
@@ -12,13 +15,15 @@
 //! | `queues=2`, `ring-pages=4`, `max-segments=64` | at most so many |
 //! | `segments=auto` | how large requests are carried: `auto`, `direct`, `blocks`, `indirect` |
 //! | `persistent=yes` | whether pages stay lent: `yes`, `no` |
+//! | `timeout=30` | seconds that a backend may take to answer, or to come back |
 //! | `extents=24` | how many places of the disk `verify` writes |
-//! | `timeout=30` | seconds that a backend may take to answer |
+//! | `rw`, `rwmix`, `bs`, `depth`, `runtime`, `warmup`, `count`, `span`, `seed`, `overwrite=yes`, `poll-us` | as `blkfront bench` on Linux, sizes in bytes; for `soak` too: `runtime`, `count`, `span`, `seed` |
 
 use alloc::{borrow::ToOwned as _, string::String};
 use core::{str::FromStr, time::Duration};
 
 use blkfront::{Config, SegmentChoice};
+use blkfront_bench::Job;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,12 @@ pub enum Command {
     Info,
     /// `verify`.
     Verify,
+    /// `bench`.
+    Bench,
+    /// `sum`.
+    Sum,
+    /// `soak`.
+    Soak,
     /// `panic`.
     Panic,
 }
@@ -44,6 +55,10 @@ pub struct Order {
     pub chosen: bool,
     /// How many places to write.
     pub extents: u32,
+    /// What to measure; parts of it are for `soak`.
+    pub job: Job,
+    /// The command line names a seed.
+    pub seeded: bool,
 }
 
 /// A word of the command line that makes no sense.
@@ -54,8 +69,15 @@ pub struct OrderError(pub String);
 impl Order {
     /// What a command line says. Errors: the first word that makes no sense.
     pub fn parse(line: &str) -> Result<Self, OrderError> {
-        let (command, device) = (Command::Info, None);
-        let mut order = Self { command, device, config: Config::default(), chosen: false, extents: 24 };
+        let mut order = Self {
+            command: Command::Info,
+            device: None,
+            config: Config::default(),
+            chosen: false,
+            extents: 24,
+            job: Job::default(),
+            seeded: false,
+        };
         for (index, word) in line.split_ascii_whitespace().enumerate() {
             let understood = match word.split_once('=') {
                 Some((name, value)) => order.option(name, value),
@@ -64,6 +86,7 @@ impl Order {
             };
             understood.ok_or_else(|| OrderError(word.to_owned()))?;
         }
+        order.job.patience = order.config.timeout;
         Ok(order)
     }
 
@@ -71,6 +94,9 @@ impl Order {
         self.command = match word {
             "info" => Command::Info,
             "verify" => Command::Verify,
+            "bench" => Command::Bench,
+            "sum" => Command::Sum,
+            "soak" => Command::Soak,
             "panic" => Command::Panic,
             _ => return None,
         };
@@ -78,26 +104,59 @@ impl Order {
     }
 
     fn option(&mut self, name: &str, value: &str) -> Option<()> {
-        let config = &mut self.config;
         match name {
             "device" => self.device = Some(number(value)?),
             "extents" => self.extents = number(value)?,
-            "timeout" => config.timeout = Duration::from_secs(number(value)?),
-            "queues" => config.queues = number(value)?,
-            "ring-pages" => config.ring_pages = number(value)?,
-            "max-segments" => config.max_segments = number(value)?,
-            "segments" => config.segments = segments(value)?,
-            "persistent" => config.persistent = yes_or_no(value)?,
-            _ => return None,
+            "timeout" => self.config.timeout = seconds(value)?,
+            "queues" | "ring-pages" | "max-segments" | "segments" | "persistent" => {
+                self.chosen = true;
+                return connection(&mut self.config, name, value);
+            }
+            _ => {
+                self.seeded |= name == "seed";
+                return load(&mut self.job, name, value);
+            }
         }
-        self.chosen |= !["device", "extents", "timeout"].contains(&name);
         Some(())
     }
+}
+
+fn connection(config: &mut Config, name: &str, value: &str) -> Option<()> {
+    match name {
+        "queues" => config.queues = number(value)?,
+        "ring-pages" => config.ring_pages = number(value)?,
+        "max-segments" => config.max_segments = number(value)?,
+        "segments" => config.segments = segments(value)?,
+        _ => config.persistent = yes_or_no(value)?,
+    }
+    Some(())
+}
+
+fn load(job: &mut Job, name: &str, value: &str) -> Option<()> {
+    match name {
+        "rw" => job.mode = value.parse().ok()?,
+        "rwmix" => job.mix = value.parse().ok().filter(|percentage| *percentage <= 100)?,
+        "bs" => job.block = number(value)?,
+        "depth" => job.depth = number(value)?,
+        "runtime" => job.runtime = seconds(value)?,
+        "warmup" => job.warmup = Duration::from_secs(value.parse().ok()?),
+        "count" => job.count = Some(number(value)?),
+        "span" => job.span = Some(number(value)?),
+        "seed" => job.seed = value.parse().ok()?,
+        "overwrite" => job.overwrite = yes_or_no(value)?,
+        "poll-us" => job.poll = Duration::from_micros(value.parse().ok()?),
+        _ => return None,
+    }
+    Some(())
 }
 
 /// A number of at least 1.
 fn number<T: FromStr + PartialOrd + From<u8>>(value: &str) -> Option<T> {
     value.parse().ok().filter(|number| *number >= T::from(1))
+}
+
+fn seconds(value: &str) -> Option<Duration> {
+    number(value).map(Duration::from_secs)
 }
 
 fn segments(value: &str) -> Option<SegmentChoice> {

@@ -1,16 +1,25 @@
-//! The guest's disk: found, connected, closed.
+//! The guest's disk: found, connected, looked after, closed.
 
 use alloc::{format, string::String, vec::Vec};
+use core::{fmt, time::Duration};
 
-use blkfront::{Config, Device, Frontend, Queue};
-use xen_platform::{FrontWorld, Store as _, StoreError};
+use blkfront::{Config, Device, DeviceEvent, Frontend, Io, Queue};
+use xen_platform::{Clock as _, FrontWorld, Store as _, StoreError};
 
 use crate::Failure;
+
+/// How long one wait may be before the backend is looked at again.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A connected disk.
 pub(crate) struct Disk<W: FrontWorld> {
     pub(crate) device: Device<W>,
     pub(crate) queues: Vec<Queue<W>>,
+    pub(crate) clock: W::Clock,
+    /// How long the backend may take to answer, or to come back.
+    limit: Duration,
+    /// Since when it is gone.
+    lost: Option<Duration>,
 }
 
 /// The directory of the disk with number `device`, or of the first one. Errors: there is none.
@@ -27,18 +36,111 @@ pub(crate) fn path<W: FrontWorld>(world: &W, device: Option<u32>) -> Result<Stri
     found.map(|number| format!("{disks}/{number}")).ok_or(Failure::NoDisk(disks))
 }
 
+/// Connects the disk of frontend directory `path`, lets `work` use it, and closes it again. What went wrong first is what is
+/// answered.
+pub(crate) fn with<W: FrontWorld + Clone, O: fmt::Write>(
+    world: &W,
+    path: &str,
+    config: Config,
+    out: &mut O,
+    work: impl FnOnce(&mut Disk<W>, &mut O) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut disk = Disk::connect(world, path, config)?;
+    // Whoever reads `out` sees what is missing.
+    let _ = writeln!(out, "connection {}", disk.device.negotiated());
+    let done = work(&mut disk, out);
+    done.and(disk.close(out))
+}
+
 impl<W: FrontWorld + Clone> Disk<W> {
-    /// Connects the disk of frontend directory `path`.
-    pub(crate) fn connect(world: &W, path: &str, config: Config) -> Result<Self, Failure> {
-        let frontend = Frontend::probe_within(world.clone(), path, config.timeout)?;
+    fn connect(world: &W, path: &str, config: Config) -> Result<Self, Failure> {
+        let limit = config.timeout;
+        let frontend = Frontend::probe_within(world.clone(), path, limit)?;
         let (device, queues) = frontend.configure(config)?.set_up_queues()?.start()?;
-        Ok(Self { device, queues })
+        Ok(Self { device, queues, clock: world.clock(), limit, lost: None })
     }
 
     /// Closes it and leaves it for the next connection.
-    pub(crate) fn close(self) -> Result<(), Failure> {
-        let stopped = self.device.stop(self.queues, &mut |_| ()).map_err(|kept| kept.error)?;
+    fn close(self, out: &mut impl fmt::Write) -> Result<(), Failure> {
+        let mut failed = 0;
+        let mut count = |completion: blkfront::Completion| failed += u32::from(completion.result.is_err());
+        let stopped = self.device.stop(self.queues, &mut count).map_err(|kept| kept.error)?;
+        if failed > 0 {
+            let _ = writeln!(out, "{failed} I/Os failed when the disk was closed");
+        }
+        let error = stopped.error().map(|error| Failure::NotClosed(format!("{error}")));
         stopped.unconfigure()?;
-        Ok(())
+        error.map_or(Ok(()), Err)
+    }
+}
+
+impl<W: FrontWorld> Disk<W> {
+    /// Waits until queue `number` has completions, or need not be waited for. Errors: the backend does not answer, or does not
+    /// come back, in time; the tool stack wants the disk back.
+    pub(crate) fn wait(&mut self, number: usize, out: &mut impl fmt::Write) -> Result<(), Failure> {
+        let mut since = self.clock.now();
+        loop {
+            self.look_after(out)?;
+            let Some(queue) = self.queues.get_mut(number) else { return Ok(()) };
+            if queue.wait(Some(LOOK))? || queue.in_flight() == 0 {
+                return Ok(());
+            }
+            let now = self.clock.now();
+            if self.lost.is_some() {
+                since = now;
+            }
+            if now.saturating_sub(since) >= self.limit {
+                return Err(Failure::TimedOut { seconds: self.limit.as_secs() });
+            }
+        }
+    }
+
+    /// Does what a backend asks for that closes, goes, comes back or has another size. Sleeps only while it is gone.
+    fn look_after(&mut self, out: &mut impl fmt::Write) -> Result<(), Failure> {
+        let event = match self.lost {
+            None => self.device.poll_control()?,
+            Some(_) => self.device.wait_control(Some(LOOK))?,
+        };
+        let now = self.clock.now();
+        match event {
+            Some(DeviceEvent::Closing) => return Err(Failure::TakenAway),
+            Some(DeviceEvent::Resized { sectors }) => {
+                let _ = writeln!(out, "the disk has {sectors} sectors now");
+            }
+            Some(DeviceEvent::Lost) => {
+                let _ =
+                    writeln!(out, "the backend is gone: waiting for it, {} s at most", self.limit.as_secs());
+                self.lost.get_or_insert(now);
+            }
+            Some(DeviceEvent::Reconnected(links)) => {
+                for link in links {
+                    let number = usize::try_from(link.index()).unwrap_or(usize::MAX);
+                    self.queues.get_mut(number).map_or(Ok(()), |queue| queue.reconnect(link))?;
+                }
+                let _ = writeln!(out, "the backend is back: {}", self.device.negotiated());
+                self.lost = None;
+            }
+            _ => {}
+        }
+        match self.lost {
+            Some(since) if now.saturating_sub(since) >= self.limit => Err(Failure::Gone),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes everything durable that was written, where the disk has such an operation. Nothing else is under way.
+    pub(crate) fn flush(&mut self, out: &mut impl fmt::Write) -> Result<(), Failure> {
+        if !self.device.capabilities().flush {
+            return Ok(());
+        }
+        let Some(queue) = self.queues.first_mut() else { return Ok(()) };
+        queue.submit(Io::flush()).map_err(|rejected| Failure::rejected(&rejected))?;
+        let mut flushed = None;
+        while flushed.is_none() {
+            self.wait(0, out)?;
+            let Some(queue) = self.queues.first_mut() else { break };
+            queue.finish(&mut |completion| flushed = Some(completion.result))?;
+        }
+        flushed.unwrap_or(Ok(())).map_err(|error| Failure::Io { sector: 0, error })
     }
 }

@@ -4,7 +4,11 @@ use core::fmt;
 
 use xen_platform::FrontWorld;
 
-use crate::{Failure, command::Order, disk::Disk};
+use crate::{
+    Failure,
+    command::Order,
+    disk::{self, Disk},
+};
 
 pub(crate) fn run<W: FrontWorld + Clone>(
     world: &W,
@@ -12,10 +16,11 @@ pub(crate) fn run<W: FrontWorld + Clone>(
     order: &Order,
     out: &mut impl fmt::Write,
 ) -> Result<(), Failure> {
-    let disk = Disk::connect(world, path, order.config.clone())?;
-    // Whoever reads `out` sees what is missing.
-    let _ = tell(&disk, out);
-    disk.close()
+    disk::with(world, path, order.config.clone(), out, |disk, out| {
+        // Whoever reads `out` sees what is missing.
+        let _ = tell(disk, out);
+        Ok(())
+    })
 }
 
 fn tell<W: FrontWorld>(disk: &Disk<W>, out: &mut impl fmt::Write) -> fmt::Result {
@@ -25,7 +30,6 @@ fn tell<W: FrontWorld>(disk: &Disk<W>, out: &mut impl fmt::Write) -> fmt::Result
     writeln!(out, "size {} bytes in sectors of {}", can.bytes(), can.sector_size)?;
     writeln!(out, "access {}", if can.read_only { "read-only" } else { "read-write" })?;
     writeln!(out, "flush {}, barrier {}, discard {}", can.flush, can.barrier, can.discard.is_some())?;
-    writeln!(out, "connection {negotiated}")?;
     for cut in &negotiated.reductions {
         writeln!(out, "reduced {cut}")?;
     }

@@ -2,8 +2,9 @@
 //! [world](xen_platform::FrontWorld).
 //!
 //! ```text
-//! command line ─▶ command ─▶ disk: find, connect ─▶ info
-//!                                                └▶ verify: pattern ─▶ disk ─▶ pattern
+//! command line ─▶ command ─▶ disk: find, connect ─▶ info, verify, bench, sum, soak ─▶ close
+//!                                  ▲                        │
+//!                                  └── wait, look after ────┘    pattern ─▶ disk ─▶ pattern
 //! ```
 //!
 //! The command line is a command and options, `NAME=VALUE` each; see [`command`]. What comes of it is lines of text.
@@ -12,16 +13,21 @@
 
 extern crate alloc;
 
+mod bench;
+mod buffers;
 pub mod command;
 mod disk;
+mod extent;
 mod info;
 mod pattern;
+mod soak;
+mod sum;
 #[cfg(test)]
 mod tests;
 mod verify;
 
 use alloc::string::String;
-use core::fmt;
+use core::{error::Error, fmt};
 
 use xen_platform::{FrontWorld, StoreError};
 
@@ -86,9 +92,21 @@ pub enum Failure {
         /// Its number.
         cookie: u64,
     },
-    /// The backend is gone.
+    /// The backend is gone, and did not come back in time.
     #[error("the backend is gone")]
     Gone,
+    /// The tool stack detaches the disk.
+    #[error("the disk is being taken away")]
+    TakenAway,
+    /// The backend did not follow when the disk was closed.
+    #[error("closing: {0}")]
+    NotClosed(String),
+    /// The disk cannot take the load that is to be measured.
+    #[error(transparent)]
+    Unfit(#[from] blkfront_bench::Unfit),
+    /// Measuring failed.
+    #[error(transparent)]
+    Bench(#[from] blkfront_bench::Failure),
     /// The backend does not answer.
     #[error("no answer within {seconds} s")]
     TimedOut {
@@ -100,15 +118,36 @@ pub enum Failure {
     Memory(#[from] xen_platform::GrantError),
 }
 
+impl Failure {
+    fn rejected(rejected: &blkfront::Rejected) -> Self {
+        Self::Rejected { sector: rejected.io.sector, reason: rejected.reason }
+    }
+}
+
 /// Does what `line` says and tells `out`. True if all went well.
 pub fn run<W: FrontWorld + Clone>(world: &W, line: &str, out: &mut impl fmt::Write) -> bool {
     let done = Order::parse(line).map_err(Failure::from).and_then(|order| obey(world, &order, out));
     // Whoever reads `out` sees what is missing.
     let _ = match &done {
         Ok(()) => writeln!(out, "done"),
-        Err(failure) => writeln!(out, "failed: {failure}"),
+        Err(failure) => writeln!(out, "failed: {}", Chain(failure)),
     };
     done.is_ok()
+}
+
+/// An error with all its causes.
+struct Chain<'a>(&'a Failure);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut error: &dyn Error = self.0;
+        while let Some(source) = error.source() {
+            write!(f, ": {source}")?;
+            error = source;
+        }
+        Ok(())
+    }
 }
 
 fn obey<W: FrontWorld + Clone>(world: &W, order: &Order, out: &mut impl fmt::Write) -> Result<(), Failure> {
@@ -116,6 +155,9 @@ fn obey<W: FrontWorld + Clone>(world: &W, order: &Order, out: &mut impl fmt::Wri
     match order.command {
         Command::Info => info::run(world, &path, order, out),
         Command::Verify => verify::run(world, &path, order, out),
+        Command::Bench => bench::run(world, &path, order, out),
+        Command::Sum => sum::run(world, &path, order, out),
+        Command::Soak => soak::run(world, &path, order, out),
         #[expect(clippy::panic, reason = "what was ordered")]
         Command::Panic => panic!("as ordered"),
     }

@@ -2,70 +2,60 @@
 
 use blkfront::{Buffer, SECTOR_SIZE};
 
-use crate::Failure;
+use crate::{Failure, extent::Extent};
 
 /// Bytes of a sector.
 pub(crate) const SECTOR: usize = SECTOR_SIZE as usize;
 /// What lies in a buffer around the data.
 const AROUND: u8 = 0xA5;
 
-/// The bytes of each sector in one pass.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pattern {
-    pub(crate) pass: u64,
+/// Fills a whole buffer, so that nothing of an earlier use is left.
+pub(crate) fn clear(buffer: &Buffer) {
+    for at in (0..buffer.len()).step_by(SECTOR) {
+        buffer.write(at, &[AROUND; SECTOR]);
+    }
 }
 
-impl Pattern {
-    /// Fills a whole buffer, so that nothing of an earlier use is left.
-    pub(crate) fn clear(buffer: &Buffer) {
-        for at in (0..buffer.len()).step_by(SECTOR) {
-            buffer.write(at, &[AROUND; SECTOR]);
-        }
+/// Puts the bytes that a pass writes to an extent where they belong.
+pub(crate) fn fill(buffer: &Buffer, extent: &Extent, pass: u64) {
+    for index in 0..extent.sectors {
+        buffer.write(extent.offset + index * SECTOR, &bytes(pass, extent.sector + index as u64));
     }
+}
 
-    /// Puts the bytes of `sectors` sectors from `sector` on at `offset`.
-    pub(crate) fn fill(self, buffer: &Buffer, offset: usize, sector: u64, sectors: usize) {
-        for index in 0..sectors {
-            buffer.write(offset + index * SECTOR, &self.bytes(sector + index as u64));
+/// Compares all bytes of a buffer: those of the extent's sectors, each with what its last pass wrote, if that is known, and those
+/// around them.
+pub(crate) fn check(
+    buffer: &Buffer,
+    extent: &Extent,
+    pass: impl Fn(u64) -> Option<u64>,
+) -> Result<(), Failure> {
+    let data = extent.offset..extent.end();
+    for at in (0..buffer.len()).step_by(SECTOR) {
+        let sector = extent.sector + (at.saturating_sub(extent.offset) / SECTOR) as u64;
+        let wanted = match data.contains(&at).then(|| pass(sector)) {
+            None => [AROUND; SECTOR],
+            Some(Some(pass)) => bytes(pass, sector),
+            Some(None) => continue,
+        };
+        let mut found = [0; SECTOR];
+        buffer.read(at, &mut found);
+        if let Some(byte) = (0..SECTOR).find(|byte| found.get(*byte) != wanted.get(*byte)) {
+            let of = |bytes: &[u8]| bytes.get(byte).copied().unwrap_or_default();
+            return Err(Failure::Differs { sector, byte, wanted: of(&wanted), found: of(&found) });
         }
     }
+    Ok(())
+}
 
-    /// Compares all bytes of a buffer: those of the sectors, and those around them.
-    pub(crate) fn check(
-        self,
-        buffer: &Buffer,
-        offset: usize,
-        sector: u64,
-        sectors: usize,
-    ) -> Result<(), Failure> {
-        let data = offset..offset + sectors * SECTOR;
-        for at in (0..buffer.len()).step_by(SECTOR) {
-            let number = sector + (at.saturating_sub(offset) / SECTOR) as u64;
-            let wanted = if data.contains(&at) { self.bytes(number) } else { [AROUND; SECTOR] };
-            let mut found = [0; SECTOR];
-            buffer.read(at, &mut found);
-            if let Some(byte) = (0..SECTOR).find(|byte| found.get(*byte) != wanted.get(*byte)) {
-                let of = |bytes: &[u8]| bytes.get(byte).copied().unwrap_or_default();
-                return Err(Failure::Differs {
-                    sector: number,
-                    byte,
-                    wanted: of(&wanted),
-                    found: of(&found),
-                });
-            }
-        }
-        Ok(())
+fn bytes(pass: u64, sector: u64) -> [u8; SECTOR] {
+    let mut state = mix(pass) ^ mix(!sector);
+    let mut bytes = [0; SECTOR];
+    for word in bytes.chunks_exact_mut(8) {
+        state = mix(state);
+        word.copy_from_slice(&state.to_le_bytes());
     }
-
-    fn bytes(self, sector: u64) -> [u8; SECTOR] {
-        let mut state = mix(self.pass) ^ mix(!sector);
-        let mut bytes = [0; SECTOR];
-        for word in bytes.chunks_exact_mut(8) {
-            state = mix(state);
-            word.copy_from_slice(&state.to_le_bytes());
-        }
-        bytes
-    }
+    bytes
 }
 
 /// The output function of SplitMix64 (Steele, Lea and Flood, 2014), after one step.

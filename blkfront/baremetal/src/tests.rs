@@ -1,11 +1,16 @@
 //! All of it over the model of Xen in this process.
 
 use alloc::{format, string::ToString as _, vec::Vec};
+use core::time::Duration;
+use std::time::Instant;
 
 use blkfront::{
     Capabilities, Discard, SegmentChoice,
-    fake::{Bed, Setup, connection_keys},
+    fake::{Backend, Bed, Setup, Taken, connection_keys},
 };
+use blkfront_bench::{Job, Mode};
+use blkif_proto::{Status, xenbus::State};
+use sha2::{Digest as _, Sha256};
 use xen_platform::{
     DomId,
     wire::{Permission, Rights},
@@ -16,7 +21,11 @@ use crate::verify::extents;
 
 /// A guest with a disk of 16 MiB, as the tool stack leaves it.
 fn bed(setup: impl FnOnce(&mut Setup)) -> Bed {
-    let mut what = Setup::plain(32 * 1024);
+    bed_of(32 * 1024, setup)
+}
+
+fn bed_of(sectors: u64, setup: impl FnOnce(&mut Setup)) -> Bed {
+    let mut what = Setup::plain(sectors);
     setup(&mut what);
     let bed = Bed::new(what);
     let home = format!("/local/domain/{}", bed.guest);
@@ -41,10 +50,59 @@ fn all_features(setup: &mut Setup) {
     features.operations.flush = true;
 }
 
+/// Whether all went well, and what the guest tells.
 fn told(bed: &Bed, line: &str) -> (bool, String) {
-    let mut out = String::new();
-    let done = run(&bed.world(), line, &mut out);
-    (done, out)
+    meanwhile(bed, line, || std::thread::sleep(Duration::from_millis(1)))
+}
+
+/// What the guest tells while time passes and `turn` is done again and again.
+fn meanwhile(bed: &Bed, line: &str, mut turn: impl FnMut()) -> (bool, String) {
+    std::thread::scope(|scope| {
+        let guest = scope.spawn(|| {
+            let mut out = String::new();
+            (run(&bed.world(), line, &mut out), out)
+        });
+        let mut last = Instant::now();
+        while !guest.is_finished() {
+            turn();
+            bed.machine.advance(last.elapsed());
+            last = Instant::now();
+        }
+        guest.join().unwrap()
+    })
+}
+
+/// What the guest tells while its backend, which does not serve by itself, does `work` for each request.
+fn served(bed: &Bed, line: &str, mut work: impl FnMut(&mut Backend, &Taken) -> Status) -> (bool, String) {
+    meanwhile(bed, line, || {
+        let mut backend = bed.backend();
+        for queue in 0..backend.rings.len() {
+            for request in backend.take(queue) {
+                let status = work(&mut backend, &request);
+                backend.answer(queue, request.response(status), request.entries);
+            }
+            backend.publish(queue);
+        }
+        drop(backend);
+        std::thread::yield_now();
+    })
+}
+
+/// What the guest tells to whom `event` happens while it is at work.
+fn while_it_runs(bed: &Bed, line: &str, event: impl FnOnce(&mut Backend)) -> String {
+    let mut event = Some(event);
+    let (_, out) = meanwhile(bed, line, || {
+        let mut backend = bed.backend();
+        if backend.seen.len() >= 20
+            && let Some(event) = event.take()
+        {
+            event(&mut backend);
+        }
+        drop(backend);
+        std::thread::sleep(Duration::from_micros(100));
+    });
+    assert!(event.is_none(), "over before it happened: {out}");
+    out
 }
 
 #[test]
@@ -85,28 +143,14 @@ fn a_disk_that_forgets_or_mixes_up_is_found_out() {
     for (index, harm) in harms.into_iter().enumerate() {
         let bed = bed(|setup| setup.features.operations.flush = true);
         bed.backend().setup.serve = false;
-        let (done, out) = std::thread::scope(|scope| {
-            let guest = scope.spawn(|| told(&bed, "verify segments=direct"));
-            let mut harmed = false;
-            while !guest.is_finished() {
-                let mut backend = bed.backend();
-                for queue in 0..backend.rings.len() {
-                    let taken = backend.take(queue);
-                    for request in taken {
-                        // Between the writes and the reads there is a flush.
-                        if request.op == blkif_proto::Op::Flush && !harmed {
-                            harm(&mut backend.image);
-                            harmed = true;
-                        }
-                        let status = backend.run(&request);
-                        backend.answer(queue, request.response(status), request.entries);
-                    }
-                    backend.publish(queue);
-                }
-                drop(backend);
-                std::thread::yield_now();
+        let mut harmed = false;
+        let (done, out) = served(&bed, "verify segments=direct", |backend, request| {
+            // Between the writes and the reads there is a flush.
+            if request.op == blkif_proto::Op::Flush && !harmed {
+                harm(&mut backend.image);
+                harmed = true;
             }
-            guest.join().unwrap()
+            backend.run(request)
         });
         assert!(!done, "harm {index}: {out}");
         assert!(out.contains("failed: byte ") && out.contains(" instead of "), "harm {index}: {out}");
@@ -118,6 +162,146 @@ fn a_backend_that_does_not_answer_is_not_waited_for() {
     let bed = bed(|setup| setup.serve = false);
     let (done, out) = told(&bed, "verify segments=direct timeout=1");
     assert!(!done && out.contains("failed: no answer within 1 s"), "{out}");
+}
+
+#[test]
+fn the_sum_of_a_disk_is_that_of_its_bytes() {
+    // The last piece is not whole.
+    for (sectors, queues) in [(32 * 1024, 1), (9 * 1024 + 3, 3), (1, 1)] {
+        let bed = bed_of(sectors, all_features);
+        let image: Vec<u8> = (0..=250u8).cycle().take(usize::try_from(sectors).unwrap() * 512).collect();
+        bed.backend().image.clone_from(&image);
+        let (done, out) = told(&bed, &format!("sum queues={queues}"));
+        let digest = Sha256::digest(&image).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert!(done && out.contains(&format!("\nsha256 {digest}\n")), "{out}");
+        let backend = bed.backend();
+        assert!(backend.seen.iter().all(|request| request.op == blkif_proto::Op::Read));
+    }
+}
+
+#[test]
+fn a_measurement_is_json_on_one_line() {
+    let bed = bed(all_features);
+    let (done, out) =
+        told(&bed, "bench rw=randrw overwrite=yes bs=8192 depth=4 warmup=0 count=200 queues=2 poll-us=0");
+    assert!(done, "{out}");
+    let json: Vec<_> = out.lines().filter(|line| line.starts_with('{')).collect();
+    let [json] = json[..] else { panic!("{out}") };
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    assert_eq!((&json["mode"], &json["depth"]), (&"randrw (70 % reads)".into(), &4.into()));
+    assert!(json["total"]["ios"].as_u64().unwrap() >= 200, "{json}");
+    assert_eq!((&json["connection"]["queues"], &json["cpu"]), (&2.into(), &serde_json::Value::Null));
+    for direction in ["read", "write"] {
+        assert!(json[direction]["iops"].as_f64().unwrap() > 0.0, "{json}");
+        assert!(json[direction]["latency_ns"]["p99_9"].is_u64(), "{json}");
+    }
+}
+
+#[test]
+fn loads_that_do_not_fit_are_refused() {
+    let bed = bed(|_| ());
+    for (line, told_of) in [
+        ("bench rw=randwrite", "this would destroy what is on the disk"),
+        ("bench bs=1000", "bs must be a multiple of 512 bytes"),
+        ("bench span=100", "100 bytes are too few"),
+        ("bench rw=random", "what is 'rw=random'"),
+        ("bench rwmix=101", "what is 'rwmix=101'"),
+    ] {
+        let (done, out) = told(&bed, line);
+        assert!(!done && out.contains(told_of), "{line}: {out}");
+    }
+    assert!(bed.backend().seen.is_empty());
+}
+
+#[test]
+fn a_soaked_disk_is_found_right_by_every_kind_of_operation() {
+    let bed = bed(|setup| {
+        all_features(setup);
+        setup.features.operations.barrier = true;
+        setup.features.operations.discard = Some(Discard { granularity: 512, alignment: 0, secure: false });
+    });
+    let (done, out) = told(&bed, "soak count=300 runtime=600 seed=7 queues=3");
+    assert!(done && out.contains("\nseed 7\n"), "{out}");
+    let counts = out.lines().find(|line| line.starts_with("soaked ")).unwrap();
+    assert!(!counts.contains(" 0 "), "{counts}");
+    let seen = &bed.backend().seen;
+    assert!(seen.iter().all(|request| request.sector == 0 || request.sector >= 32 * 1024 - 4096));
+    assert!(seen.iter().any(|request| request.segments.len() == 256));
+    assert!(seen.iter().any(|request| request.op == blkif_proto::Op::WriteBarrier));
+}
+
+#[test]
+fn a_soak_finds_the_one_write_that_was_lost() {
+    let bed = bed(|setup| setup.serve = false);
+    let (done, out) = served(&bed, "soak runtime=600 seed=1", |backend, request| {
+        let lost = request.op == blkif_proto::Op::Write && backend.seen.len() > 500;
+        if lost { blkif_proto::Status::OKAY } else { backend.run(request) }
+    });
+    assert!(!done && out.contains("failed: byte ") && out.contains(" instead of "), "{out}");
+}
+
+#[test]
+fn operations_come_again_with_their_seed() {
+    let begin = |seed| {
+        let bed = bed(|_| ());
+        let (done, out) = told(&bed, &format!("soak count=50 span=65536 seed={seed}"));
+        assert!(done && out.contains("\nsoaked 1 rounds: "), "{out}");
+        let seen = &bed.backend().seen;
+        assert!(seen.len() >= 50);
+        seen.iter().map(|request| (request.op, request.sector)).collect::<Vec<_>>()
+    };
+    let first = begin(3);
+    assert_eq!(first, begin(3));
+    assert_ne!(first, begin(4));
+}
+
+#[test]
+fn a_disk_that_grows_is_soaked_at_its_new_end() {
+    let bed = bed(|_| ());
+    let out = while_it_runs(&bed, "soak runtime=2 seed=1", |backend| backend.resize(40 * 1024));
+    assert!(out.contains("the disk has 40960 sectors now") && out.contains("\ndone"), "{out}");
+    assert!(bed.backend().seen.iter().any(|request| request.sector >= 36 * 1024));
+}
+
+#[test]
+fn a_backend_that_comes_back_is_given_the_work_again() {
+    let bed = bed(all_features);
+    let out = while_it_runs(&bed, "soak runtime=2 seed=1 queues=2", |backend| {
+        backend.disconnect();
+        backend.write_state(State::Closed);
+    });
+    for line in ["the backend is gone: waiting for it, 30 s at most", "the backend is back: ", "done"] {
+        assert!(out.lines().any(|told| told.starts_with(line)), "{line}: {out}");
+    }
+}
+
+#[test]
+fn a_backend_that_stays_away_is_not_waited_for() {
+    for command in ["soak", "verify segments=direct", "sum", "bench warmup=0"] {
+        let bed = bed(|_| ());
+        let out = while_it_runs(&bed, &format!("{command} timeout=1"), |backend| {
+            backend.disconnect();
+            (backend.setup.serve, backend.follows) = (false, false);
+            backend.write_state(State::InitWait);
+            backend.write_state(State::Closed);
+        });
+        assert!(out.contains("failed: the backend is gone"), "{command}: {out}");
+        let closed = out.contains("I/Os failed when the disk was closed");
+        // A measurement keeps nothing in flight while it looks.
+        assert!(closed || command.starts_with("bench"), "{command}: {out}");
+    }
+}
+
+#[test]
+fn a_disk_that_is_taken_away_is_let_go() {
+    for command in ["soak", "verify segments=direct", "sum", "bench warmup=0"] {
+        let bed = bed(|_| ());
+        let out = while_it_runs(&bed, &format!("{command} timeout=5"), |backend| {
+            backend.write_state(State::Closing)
+        });
+        assert!(out.contains("failed: the disk is being taken away"), "{command}: {out}");
+        assert_eq!(connection_keys(&bed), Vec::<String>::new());
+    }
 }
 
 #[test]
@@ -149,6 +333,24 @@ fn options_say_how_to_connect() {
     assert_eq!((config.queues, config.ring_pages, config.max_segments), (2, 4, 64));
     assert_eq!((config.segments, config.persistent), (SegmentChoice::Blocks, false));
     assert_eq!(config.timeout.as_secs(), 3);
+    let line = "bench rw=write rwmix=5 bs=1024 depth=3 runtime=4 warmup=0 count=6 span=4096 seed=9 overwrite=yes poll-us=7 timeout=8";
+    let order = Order::parse(line).unwrap();
+    let seconds = Duration::from_secs;
+    let job = Job {
+        mode: Mode::Write,
+        mix: 5,
+        block: 1024,
+        depth: 3,
+        warmup: seconds(0),
+        runtime: seconds(4),
+        count: Some(6),
+        span: Some(4096),
+        seed: 9,
+        overwrite: true,
+        poll: Duration::from_micros(7),
+        patience: seconds(8),
+    };
+    assert_eq!((order.job, order.seeded, order.chosen), (job, true, false));
     assert!(!Order::parse("verify device=1 extents=2 timeout=1").unwrap().chosen);
     assert_eq!(Order::parse("").unwrap().command, Command::Info);
 }

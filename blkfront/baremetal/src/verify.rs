@@ -5,16 +5,18 @@
 //! compared, also those around the data, and every completion must be of an I/O under way.
 
 use alloc::{vec, vec::Vec};
-use core::{fmt, time::Duration};
+use core::fmt;
 
-use blkfront::{Buffer, Capabilities, Completion, Config, Io, Operation, Queue, RejectReason, SegmentChoice};
-use xen_platform::{Clock as _, FrontWorld, GrantError, PAGE_SIZE};
+use blkfront::{Capabilities, Completion, Config, Operation, RejectReason, SegmentChoice};
+use xen_platform::{Clock as _, FrontWorld, PAGE_SIZE};
 
 use crate::{
     Failure,
+    buffers::Buffers,
     command::Order,
-    disk::Disk,
-    pattern::{Pattern, SECTOR},
+    disk::{self, Disk},
+    extent::Extent,
+    pattern::{self, SECTOR},
 };
 
 pub(crate) fn run<W: FrontWorld + Clone>(
@@ -24,19 +26,16 @@ pub(crate) fn run<W: FrontWorld + Clone>(
     out: &mut impl fmt::Write,
 ) -> Result<(), Failure> {
     for config in ways(order) {
-        let mut disk = Disk::connect(world, path, config)?;
-        // Whoever reads `out` sees what is missing.
-        let _ = writeln!(out, "connection {}", disk.device.negotiated());
-        let extents = extents(disk.device.capabilities(), order.extents);
-        // The clock's reading: nothing that an earlier pass or guest wrote can pass for what this one does.
-        let pattern = Pattern { pass: u64::try_from(world.clock().now().as_nanos()).unwrap_or(u64::MAX) };
-        let done = check(&mut disk, &extents, pattern, order);
-        let sectors: usize = extents.iter().map(|extent| extent.sectors).sum();
-        if done.is_ok() {
+        disk::with(world, path, config, out, |disk, out| {
+            let extents = extents(disk.device.capabilities(), order.extents);
+            // The clock's reading: nothing that an earlier pass or guest wrote can pass for what this one does.
+            let number = u64::try_from(disk.clock.now().as_nanos()).unwrap_or(u64::MAX);
+            check(disk, &extents, number, out)?;
+            let sectors: usize = extents.iter().map(|extent| extent.sectors).sum();
+            // Whoever reads `out` sees what is missing.
             let _ = writeln!(out, "verified {} extents of {sectors} sectors", extents.len());
-        }
-        // What went wrong first is what is told.
-        done.and(disk.close())?;
+            Ok(())
+        })?;
     }
     Ok(())
 }
@@ -59,18 +58,6 @@ fn ways(order: &Order) -> Vec<Config> {
 
 /// Sectors of a page.
 const PAGE_SECTORS: u64 = (PAGE_SIZE / SECTOR) as u64;
-/// Small buffers hold a request of 11 segments, and these many there are at most for a queue.
-const SMALL: usize = 13 * PAGE_SIZE;
-const SMALL_BUFFERS: usize = 16;
-
-/// A place of the disk, and where in a buffer its data lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Extent {
-    pub(crate) sector: u64,
-    pub(crate) sectors: usize,
-    /// In bytes.
-    pub(crate) offset: usize,
-}
 
 /// Up to `count` places that do not overlap, the first at the begin of the disk and the last at its end, of every size about
 /// which a request changes its shape.
@@ -101,102 +88,52 @@ pub(crate) fn extents(disk: &Capabilities, count: u32) -> Vec<Extent> {
 fn check<W: FrontWorld>(
     disk: &mut Disk<W>,
     extents: &[Extent],
-    pattern: Pattern,
-    order: &Order,
+    number: u64,
+    out: &mut impl fmt::Write,
 ) -> Result<(), Failure> {
-    let flush = disk.device.capabilities().flush;
-    let limit = order.config.timeout;
-    let buffers = Buffers::for_queues(&mut disk.queues, extents)?;
-    let mut pass = Pass { extents, pattern, under_way: vec![false; extents.len()], buffers, limit };
-    let done = pass.both(&mut disk.queues, flush);
+    let largest = extents.iter().map(Extent::end).max().unwrap_or(0);
+    let buffers = Buffers::for_queues(&mut disk.queues, largest)?;
+    let mut pass = Pass { extents, number, under_way: vec![false; extents.len()], buffers };
+    let done = pass.both(disk, out);
     // Those that are under way come back when the queues are closed.
     pass.buffers.free(&mut disk.queues);
     done
 }
 
-/// Idle buffers of each queue, in two sizes, so that memory is not scattered over as many sizes as there are places.
-struct Buffers {
-    large: Vec<Vec<Buffer>>,
-    small: Vec<Vec<Buffer>>,
-}
-
-impl Buffers {
-    /// One for the largest place for each queue, and as many small ones as there is memory for, within reason.
-    fn for_queues<W: FrontWorld>(queues: &mut [Queue<W>], extents: &[Extent]) -> Result<Self, Failure> {
-        let largest = extents.iter().map(Extent::end).max().unwrap_or(0);
-        let large = queues.iter_mut().map(|queue| Ok(vec![queue.alloc_buffer(largest)?]));
-        let large = large.collect::<Result<_, GrantError>>()?;
-        let small = |queue: &mut Queue<W>| {
-            core::iter::repeat_with(|| queue.alloc_buffer(SMALL))
-                .take(SMALL_BUFFERS)
-                .map_while(Result::ok)
-                .collect()
-        };
-        Ok(Self { large, small: queues.iter_mut().map(small).collect() })
-    }
-
-    /// An idle buffer of queue `number` that holds `bytes`.
-    fn take(&mut self, number: usize, bytes: usize) -> Option<Buffer> {
-        let small = self.small.get_mut(number).filter(|_| bytes <= SMALL).and_then(Vec::pop);
-        small.or_else(|| self.large.get_mut(number)?.pop())
-    }
-
-    fn give(&mut self, number: usize, buffer: Buffer) {
-        let size = if buffer.len() <= SMALL { &mut self.small } else { &mut self.large };
-        if let Some(idle) = size.get_mut(number) {
-            idle.push(buffer);
-        }
-    }
-
-    fn free<W: FrontWorld>(&mut self, queues: &mut [Queue<W>]) {
-        for size in [&mut self.large, &mut self.small] {
-            for (queue, idle) in queues.iter_mut().zip(size) {
-                idle.drain(..).for_each(|buffer| queue.free_buffer(buffer));
-            }
-        }
-    }
-}
-
 /// All places, in one direction after the other.
 struct Pass<'a> {
     extents: &'a [Extent],
-    pattern: Pattern,
+    number: u64,
     under_way: Vec<bool>,
     buffers: Buffers,
-    limit: Duration,
 }
 
 impl Pass<'_> {
     /// Writes all, makes it durable, reads all.
-    fn both<W: FrontWorld>(&mut self, queues: &mut [Queue<W>], flush: bool) -> Result<(), Failure> {
-        self.run(queues, Operation::Write, 0)?;
-        if let Some(queue) = queues.first_mut().filter(|_| flush) {
-            let flushed = queue.execute(Io::flush(), &mut |_| ());
-            let flushed =
-                flushed.map_err(|rejected| Failure::Rejected { sector: 0, reason: rejected.reason })?;
-            flushed.result.map_err(|error| Failure::Io { sector: 0, error })?;
-        }
-        self.run(queues, Operation::Read, 1)
+    fn both<W: FrontWorld>(&mut self, disk: &mut Disk<W>, out: &mut impl fmt::Write) -> Result<(), Failure> {
+        self.run(disk, Operation::Write, 0, out)?;
+        disk.flush(out)?;
+        self.run(disk, Operation::Read, 1, out)
     }
 
     /// Place `n` goes through queue `n + shift`.
     fn run<W: FrontWorld>(
         &mut self,
-        queues: &mut [Queue<W>],
+        disk: &mut Disk<W>,
         op: Operation,
         shift: usize,
+        out: &mut impl fmt::Write,
     ) -> Result<(), Failure> {
-        let count = queues.len();
-        for (index, extent) in self.extents.iter().enumerate() {
+        let count = disk.queues.len();
+        for index in 0..self.extents.len() {
             let number = (index + shift) % count;
-            let Some(queue) = queues.get_mut(number) else { return Err(Failure::Gone) };
-            while !self.submit(queue, number, op, index, *extent)? {
-                self.reap(queue, number)?;
+            while !self.submit(disk, number, op, index)? {
+                self.reap(disk, number, out)?;
             }
         }
-        for (number, queue) in queues.iter_mut().enumerate() {
-            while queue.in_flight() > 0 {
-                self.reap(queue, number)?;
+        for number in 0..count {
+            while disk.queues.get(number).is_some_and(|queue| queue.in_flight() > 0) {
+                self.reap(disk, number, out)?;
             }
         }
         match self.under_way.iter().position(|under_way| *under_way) {
@@ -208,43 +145,46 @@ impl Pass<'_> {
     /// False: there is no room, or no idle buffer.
     fn submit<W: FrontWorld>(
         &mut self,
-        queue: &mut Queue<W>,
+        disk: &mut Disk<W>,
         number: usize,
         op: Operation,
         index: usize,
-        extent: Extent,
     ) -> Result<bool, Failure> {
-        let Extent { sector, sectors, offset } = extent;
+        let (Some(queue), Some(extent)) = (disk.queues.get_mut(number), self.extents.get(index)) else {
+            return Err(Failure::Gone);
+        };
         let Some(buffer) = self.buffers.take(number, extent.end()) else { return Ok(false) };
-        Pattern::clear(&buffer);
+        pattern::clear(&buffer);
         if op == Operation::Write {
-            self.pattern.fill(&buffer, offset, sector, sectors);
+            pattern::fill(&buffer, extent, self.number);
         }
-        match queue.submit(io(op, extent, buffer).cookie(index as u64)) {
+        match queue.submit(extent.io(op, buffer).cookie(index as u64)) {
             Ok(_) => {
                 self.mark(index, true);
                 Ok(true)
             }
             Err(rejected) => {
+                let failure = Failure::rejected(&rejected);
                 if let Some(buffer) = rejected.io.buffer {
                     self.buffers.give(number, buffer);
                 }
-                match rejected.reason {
-                    RejectReason::Full => Ok(false),
-                    reason => Err(Failure::Rejected { sector, reason }),
-                }
+                if rejected.reason == RejectReason::Full { Ok(false) } else { Err(failure) }
             }
         }
     }
 
     /// Waits for a queue, and checks what it has done.
-    fn reap<W: FrontWorld>(&mut self, queue: &mut Queue<W>, number: usize) -> Result<(), Failure> {
-        if !queue.wait(Some(self.limit))? {
-            let seconds = self.limit.as_secs();
-            return Err(if queue.is_stale() { Failure::Gone } else { Failure::TimedOut { seconds } });
-        }
+    fn reap<W: FrontWorld>(
+        &mut self,
+        disk: &mut Disk<W>,
+        number: usize,
+        out: &mut impl fmt::Write,
+    ) -> Result<(), Failure> {
+        disk.wait(number, out)?;
         let mut done = Vec::new();
-        queue.finish(&mut |completion| done.push(completion))?;
+        if let Some(queue) = disk.queues.get_mut(number) {
+            queue.finish(&mut |completion| done.push(completion))?;
+        }
         done.into_iter().try_for_each(|completion| self.settle(number, completion))
     }
 
@@ -252,14 +192,13 @@ impl Pass<'_> {
         let Completion { io, result, .. } = completion;
         let index = usize::try_from(io.cookie).unwrap_or(usize::MAX);
         let under_way = self.mark(index, false);
-        let Some(extent) = self.extents.get(index).copied().filter(|_| under_way) else {
+        let Some(extent) = self.extents.get(index).filter(|_| under_way) else {
             return Err(Failure::Stray { cookie: io.cookie });
         };
-        let Extent { sector, sectors, offset } = extent;
-        result.map_err(|error| Failure::Io { sector, error })?;
+        result.map_err(|error| Failure::Io { sector: io.sector, error })?;
         let Some(buffer) = io.buffer else { return Err(Failure::Lost { cookie: io.cookie }) };
         // A disk that changes what it is given to write is no better than one that forgets it.
-        let checked = self.pattern.check(&buffer, offset, sector, sectors);
+        let checked = pattern::check(&buffer, extent, |_| Some(self.number));
         self.buffers.give(number, buffer);
         checked
     }
@@ -268,21 +207,4 @@ impl Pass<'_> {
     fn mark(&mut self, index: usize, now: bool) -> bool {
         self.under_way.get_mut(index).is_some_and(|place| core::mem::replace(place, now))
     }
-}
-
-impl Extent {
-    /// Bytes of a buffer that it takes.
-    fn end(&self) -> usize {
-        self.offset + self.sectors * SECTOR
-    }
-}
-
-fn io(op: Operation, extent: Extent, buffer: Buffer) -> Io {
-    let Extent { sector, sectors, offset } = extent;
-    let whole = match op {
-        Operation::Write => Io::write(sector, buffer),
-        _ => Io::read(sector, buffer),
-    };
-    let bytes = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    whole.part(bytes(offset), bytes(sectors * SECTOR))
 }

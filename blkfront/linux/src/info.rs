@@ -1,7 +1,7 @@
 //! `info`: what the disk can do and what was negotiated.
 
 use blkfront::{BackendInfo, Capabilities, Negotiated};
-use blkif_proto::SegmentMode;
+use blkfront_bench::Connection;
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
@@ -50,29 +50,6 @@ struct Discard {
     granularity: u32,
     alignment: u32,
     secure: bool,
-}
-
-/// What both ends agreed on, for reports.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Connection {
-    abi: String,
-    queues: u32,
-    ring_pages: u32,
-    ring_entries: u32,
-    segments: String,
-    max_segments: u32,
-    max_request_bytes: u32,
-    max_requests: u32,
-    persistent: bool,
-    reductions: Vec<Reduction>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct Reduction {
-    key: String,
-    wanted: u32,
-    offered: u32,
-    used: u32,
 }
 
 impl Report {
@@ -149,30 +126,5 @@ impl Discard {
     fn text(&self) -> String {
         let secure = if self.secure { ", also securely" } else { "" };
         format!("in units of {} bytes from byte {}{secure}", self.granularity, self.alignment)
-    }
-}
-
-impl From<&Negotiated> for Connection {
-    fn from(negotiated: &Negotiated) -> Self {
-        Self {
-            abi: negotiated.abi.as_protocol().into(),
-            queues: negotiated.queues,
-            ring_pages: negotiated.ring_pages,
-            ring_entries: negotiated.ring_entries,
-            segments: match negotiated.segments {
-                SegmentMode::Direct => "direct".into(),
-                SegmentMode::Blocks => "segment blocks".into(),
-                SegmentMode::Indirect => "indirect".into(),
-            },
-            max_segments: negotiated.max_segments,
-            max_request_bytes: negotiated.max_request_bytes,
-            max_requests: negotiated.max_requests,
-            persistent: negotiated.persistent,
-            reductions: negotiated
-                .reductions
-                .iter()
-                .map(|r| Reduction { key: r.key.into(), wanted: r.wanted, offered: r.offered, used: r.used })
-                .collect(),
-        }
     }
 }
