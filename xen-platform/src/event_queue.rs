@@ -31,6 +31,11 @@ impl EventQueue {
         self.watched.entry(token.into()).or_default().insert(path.into());
     }
 
+    /// Every watch it was told of: path and token.
+    pub fn watches(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.watched.iter().flat_map(|(token, paths)| paths.iter().map(|path| (&**path, &**token)))
+    }
+
     /// A watch ended; with the last one of its token its waiting events go too.
     pub fn unwatch(&mut self, path: &str, token: &str) {
         let Some(paths) = self.watched.get_mut(token) else { return };

@@ -120,6 +120,7 @@ int main(void) {
     NUMBER(SCHEDOP_shutdown);
     NUMBER(SCHEDOP_poll);
     NUMBER(SHUTDOWN_poweroff);
+    NUMBER(SHUTDOWN_suspend);
     NUMBER(SHUTDOWN_crash);
     NUMBER(EVTCHNOP_alloc_unbound);
     NUMBER(EVTCHNOP_bind_interdomain);

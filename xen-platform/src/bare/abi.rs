@@ -303,6 +303,7 @@ fn borrowed() -> impl Iterator<Item = (&'static str, u64)> {
         ("SCHEDOP_shutdown", xen::SCHEDOP_shutdown),
         ("SCHEDOP_poll", xen::SCHEDOP_poll),
         ("SHUTDOWN_poweroff", xen::SHUTDOWN_poweroff),
+        ("SHUTDOWN_suspend", xen::SHUTDOWN_suspend),
         ("SHUTDOWN_crash", xen::SHUTDOWN_crash),
         ("EVTCHNOP_alloc_unbound", xen::EVTCHNOP_alloc_unbound),
         ("EVTCHNOP_bind_interdomain", xen::EVTCHNOP_bind_interdomain),

@@ -2,8 +2,7 @@
 
 use core::{fmt, sync::atomic::Ordering};
 
-use super::{Start, abi, byte_ring::ByteRing, hypercall};
-use crate::Port;
+use super::{Start, abi, byte_ring::ByteRing, hypercall, start::Daemon};
 
 /// How often other domains are let run while the daemon takes nothing, before output is given up.
 const PATIENCE: u32 = 1 << 20;
@@ -12,14 +11,14 @@ const PATIENCE: u32 = 1 << 20;
 #[derive(Clone, Copy, Debug)]
 pub struct Console {
     out: ByteRing,
-    port: Port,
+    daemon: Daemon,
 }
 
 impl Console {
     /// The console that Xen names at the start. `None`: it names none.
     pub fn new(start: &Start) -> Option<Self> {
-        let (page, port) = start.console()?;
-        Some(Self { out: ByteRing::new(page, abi::console::OUT)?, port })
+        let daemon = start.console()?;
+        Some(Self { out: ByteRing::new(daemon.page, abi::console::OUT)?, daemon })
     }
 
     /// Writes all of it, waiting for the daemon when the ring is full; but not for ever.
@@ -44,7 +43,7 @@ impl Console {
     fn ring(self) {
         // The index is to be seen before the event; and without a daemon there is nobody to tell.
         core::sync::atomic::fence(Ordering::SeqCst);
-        let _ = hypercall::send(self.port);
+        let _ = hypercall::send(self.daemon.port());
     }
 }
 

@@ -7,16 +7,19 @@ use super::{
     Machine, abi,
     hypercall::{self, Errno},
     shared_info::SharedInfo,
+    start::Daemon,
 };
 use crate::{DomId, EventChannels, EventError, Port};
 
 /// Most ports of a handle: as many as one poll takes.
 const MAX_PORTS: usize = 128;
 
-/// A handle on event channels.
+/// A handle on event channels. Once the guest was restored it has none any more: it stays silent.
 #[derive(Debug)]
 pub struct Events {
     machine: Arc<Machine>,
+    /// Of which life of the guest it is.
+    life: u32,
     ports: Vec<Port>,
     /// Where to look first, so that a busy port does not starve the others.
     next: usize,
@@ -24,11 +27,16 @@ pub struct Events {
 
 impl Events {
     pub(super) fn new(machine: Arc<Machine>) -> Self {
-        Self { machine, ports: Vec::new(), next: 0 }
+        Self { life: machine.life(), machine, ports: Vec::new(), next: 0 }
+    }
+
+    /// Xen closed the ports of an earlier life, and has given their numbers to others.
+    fn is_over(&self) -> bool {
+        self.life != self.machine.life()
     }
 
     fn bind(&mut self, bind: impl FnOnce() -> Result<Port, Errno>, dom: DomId) -> Result<Port, EventError> {
-        if self.ports.len() == MAX_PORTS {
+        if self.ports.len() == MAX_PORTS || self.is_over() {
             return Err(EventError::Exhausted);
         }
         let port = bind().map_err(|errno| match errno.0 {
@@ -44,7 +52,7 @@ impl Events {
     }
 
     fn owned(&self, port: Port) -> Result<Port, EventError> {
-        if self.ports.contains(&port) { Ok(port) } else { Err(EventError::NotBound(port)) }
+        if self.ports.contains(&port) && !self.is_over() { Ok(port) } else { Err(EventError::NotBound(port)) }
     }
 }
 
@@ -64,10 +72,14 @@ impl EventChannels for Events {
     }
 
     fn notify(&mut self, port: Port) -> Result<(), EventError> {
-        hypercall::send(self.owned(port)?).map_err(system)
+        // As Xen does it where nobody listens.
+        if self.is_over() { Ok(()) } else { hypercall::send(self.owned(port)?).map_err(system) }
     }
 
     fn take_pending(&mut self) -> Option<Port> {
+        if self.is_over() {
+            self.ports.clear();
+        }
         let (count, shared) = (self.ports.len(), self.machine.shared);
         let (later, sooner) = self.ports.split_at(self.next.min(count));
         let found = sooner.iter().chain(later).position(|port| shared.take(*port))?;
@@ -77,11 +89,16 @@ impl EventChannels for Events {
     }
 
     fn unmask(&mut self, port: Port) -> Result<(), EventError> {
-        self.machine.shared.unmask(self.owned(port)?);
+        if !self.is_over() {
+            self.machine.shared.unmask(self.owned(port)?);
+        }
         Ok(())
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, EventError> {
+        if self.is_over() {
+            self.ports.clear();
+        }
         let shared = self.machine.shared;
         let any_pending = |ports: &[Port]| ports.iter().any(|port| shared.is_pending(*port));
         if any_pending(&self.ports) {
@@ -98,6 +115,9 @@ impl EventChannels for Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
+        if self.is_over() {
+            return;
+        }
         for port in self.ports.drain(..) {
             // It is gone either way.
             let _ = hypercall::close(port);
@@ -105,35 +125,35 @@ impl Drop for Events {
     }
 }
 
-/// A port that the tool stack has bound for us, to a daemon that is always there.
+/// The port that the tool stack has bound for us to a daemon, which is always there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Doorbell {
     pub(super) shared: SharedInfo,
-    pub(super) port: Port,
+    pub(super) daemon: Daemon,
 }
 
 impl Doorbell {
     /// Rings at the other end.
     pub(super) fn ring(self) {
         // A port of the tool stack's does not go away; if it did, waiting for the answer ends in time.
-        let _ = hypercall::send(self.port);
+        let _ = hypercall::send(self.daemon.port());
     }
 
     /// Forgets that it rang; to be followed by a look at what it rings for.
     pub(super) fn silence(self) {
-        self.shared.clear(self.port);
+        self.shared.clear(self.daemon.port());
     }
 
     /// Sleeps until it rings, or `timeout` has passed (`None`: for ever).
     pub(super) fn wait(self, timeout: Option<Duration>) -> Result<(), Errno> {
-        poll(self.shared, &[self.port.0], timeout)
+        poll(self.shared, &[self.daemon.port().0], timeout)
     }
 }
 
 fn poll(shared: SharedInfo, ports: &[u32], timeout: Option<Duration>) -> Result<(), Errno> {
     let until = match timeout {
         Some(Duration::ZERO) => return Ok(()),
-        Some(timeout) => shared.now().saturating_add(timeout),
+        Some(timeout) => shared.system_time().saturating_add(timeout),
         None if ports.is_empty() => return Ok(()),
         None => Duration::ZERO,
     };

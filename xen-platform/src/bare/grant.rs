@@ -21,6 +21,11 @@ impl GrantTable {
         Self(pages)
     }
 
+    /// Where it is mapped.
+    pub(super) fn pages(self) -> SharedMem<'static> {
+        self.0
+    }
+
     /// References there are, those of the tool stack included.
     pub(super) fn len(self) -> usize {
         self.0.len() / entry::BYTES

@@ -87,6 +87,16 @@ pub(super) fn shut_down(reason: u32) -> Errno {
     ended.err().unwrap_or(Errno(abi::ENOSYS))
 }
 
+/// Has the tool stack save this guest, and comes back when it runs again: true in a new domain, false in the old one. Only for
+/// guests that are not PV.
+pub(super) fn suspend() -> Result<bool, Errno> {
+    let mut op = xen::sched_shutdown { reason: xen::SHUTDOWN_suspend };
+    // SAFETY: the number goes with the structure.
+    let cancelled =
+        unsafe { call(xen::__HYPERVISOR_sched_op, [xen::SCHEDOP_shutdown.into(), address(&mut op), 0, 0]) }?;
+    Ok(cancelled == 0)
+}
+
 /// Makes the grant table as many pages large as `frames` has room for, and names them. Errors: Xen's, also as `GNTST_*`.
 pub(super) fn set_up_grant_table(frames: &mut [u64]) -> Result<(), Errno> {
     let count = u32::try_from(frames.len()).map_err(|_| Errno(abi::EINVAL))?;

@@ -10,6 +10,7 @@
 //! | `grant`, `pool` | [`Lender`]: the grant table, and the pages that are lent |
 //! | `store`, `byte_ring` | [`StoreClient`]: XenStore's ring |
 //! | `console` | [`Console`] |
+//! | `suspend` | [`World::suspend`]: saved and restored by the tool stack; [`Control`]: what it asks for |
 //!
 //! Who boots does three things: [`install`] the hypercall page (PVH: [`enable_hypercalls`]), look at the [`Start`], and make a
 //! [`World`] of it and of the pages set aside. `no_std` with `alloc`; one processor, whose upcalls stay masked.
@@ -25,9 +26,14 @@ mod pool;
 mod shared_info;
 mod start;
 mod store;
+mod suspend;
 
 use alloc::{rc::Rc, sync::Arc, vec};
-use core::{cell::RefCell, time::Duration};
+use core::{
+    cell::RefCell,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use xen_sys as xen;
 
@@ -39,6 +45,7 @@ pub use grant::Lender;
 pub use hypercall::{crash_on_triple_fault, enable_hypercalls, install};
 pub use start::Start;
 pub use store::{Client, StoreClient};
+pub use suspend::{Control, Request};
 
 use crate::{DomId, EventError, FrontWorld, GrantError, PAGE_SIZE, SharedMem, StoreError};
 use grant::GrantTable;
@@ -62,6 +69,14 @@ struct Machine {
     grants: GrantTable,
     memory: Memory,
     pool: Pool,
+    /// How often the guest was restored.
+    lives: AtomicU32,
+}
+
+impl Machine {
+    fn life(&self) -> u32 {
+        self.lives.load(Ordering::Relaxed)
+    }
 }
 
 /// Pages of the image for a [`World`] to use. All page aligned, zeroed, and nobody else's from now on.
@@ -103,12 +118,12 @@ impl World {
             return Err(BootError::Pages("shared page"));
         }
         let memory = start.memory();
-        memory.map_shared_info(page).map_err(refused("mapping the shared page"))?;
+        map_shared_info(memory, page)?;
         let shared = SharedInfo::new(page);
         let pool = Pool::new(reserved.pool).ok_or(BootError::Pages("pool"))?;
         let grants = grant_table(memory, reserved.grant_table, pool.len())?;
         let store = Connection::new(start, shared).ok_or(BootError::Missing("XenStore"))?;
-        let machine = Arc::new(Machine { shared, grants, memory, pool });
+        let machine = Arc::new(Machine { shared, grants, memory, pool, lives: AtomicU32::new(0) });
         Ok(Self { machine, store: Rc::new(RefCell::new(store)) })
     }
 }
@@ -118,9 +133,18 @@ fn grant_table(memory: Memory, pages: SharedMem<'static>, lent: usize) -> Result
     if !is_aligned(pages) || !pages.len().is_multiple_of(PAGE_SIZE) || table.len() < grant::references(lent) {
         return Err(BootError::Pages("grant table"));
     }
-    let mut frames = vec![0; pages.len() / PAGE_SIZE];
-    memory.map_grant_table(pages, &mut frames).map_err(refused("setting the grant table up"))?;
+    map_grant_table(memory, table)?;
     Ok(table)
+}
+
+fn map_grant_table(memory: Memory, table: GrantTable) -> Result<(), BootError> {
+    let mut frames = vec![0; table.pages().len() / PAGE_SIZE];
+    let mapped = memory.map_grant_table(table.pages(), &mut frames);
+    mapped.map_err(refused("setting the grant table up"))
+}
+
+fn map_shared_info(memory: Memory, page: SharedMem<'static>) -> Result<(), BootError> {
+    memory.map_shared_info(page).map_err(refused("mapping the shared page"))
 }
 
 fn is_aligned(pages: SharedMem<'static>) -> bool {

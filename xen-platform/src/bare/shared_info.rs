@@ -2,6 +2,7 @@
 //!
 //! Upcalls stay masked from first to last: nothing here ever interrupts. Who waits looks at the bits and sleeps in a poll.
 
+use alloc::boxed::Box;
 use core::{
     hint,
     sync::atomic::{AtomicU64, Ordering},
@@ -18,15 +19,36 @@ use crate::{Port, SharedMem};
 
 /// `shared_info`, as the first virtual processor uses it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SharedInfo(SharedMem<'static>);
+pub(super) struct SharedInfo {
+    page: SharedMem<'static>,
+    /// Nanoseconds that had passed for us before Xen's time began.
+    past: &'static AtomicU64,
+}
 
 impl SharedInfo {
     /// The page where it is mapped. No event interrupts us from here on.
     pub(super) fn new(page: SharedMem<'static>) -> Self {
-        if let Some(mask) = page.part(UPCALL_MASK, 1) {
+        let this = Self { page, past: Box::leak(Box::new(AtomicU64::new(0))) };
+        this.mask_upcalls();
+        this
+    }
+
+    /// Where it is mapped.
+    pub(super) fn page(self) -> SharedMem<'static> {
+        self.page
+    }
+
+    /// Goes on with a page that Xen has filled anew, in which it was `now` a moment ago.
+    pub(super) fn resume(self, now: Duration) {
+        self.mask_upcalls();
+        let gone = now.saturating_sub(self.system_time());
+        self.past.store(u64::try_from(gone.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn mask_upcalls(self) {
+        if let Some(mask) = self.page.part(UPCALL_MASK, 1) {
             mask.write(&[1]);
         }
-        Self(page)
     }
 
     /// Whether an event for `port` waits and the port is not masked.
@@ -61,8 +83,13 @@ impl SharedInfo {
         self.change(MASK, port, |word, bit| word.fetch_and(!bit, Ordering::SeqCst));
     }
 
-    /// System time: since the machine was started. Nothing but the first call's value is ever less than an earlier one's.
+    /// Time that never goes back, not even when the guest goes on where Xen counts from another start.
     pub(super) fn now(self) -> Duration {
+        self.system_time().saturating_add(Duration::from_nanos(self.past.load(Ordering::Relaxed)))
+    }
+
+    /// Xen's system time.
+    pub(super) fn system_time(self) -> Duration {
         loop {
             let Some(sample) = self.sample() else {
                 // Xen is in the middle of writing it.
@@ -75,11 +102,11 @@ impl SharedInfo {
 
     /// What Xen last said about the time; `None` when it changed meanwhile.
     fn sample(self) -> Option<Sample> {
-        let word = |at| self.0.word32(at).map_or(0, |word| word.load(Ordering::Relaxed));
-        let long = |at| self.0.word64(at).map_or(0, |word| word.load(Ordering::Relaxed));
-        let version = self.0.word32(VERSION)?.load(Ordering::Acquire);
+        let word = |at| self.page.word32(at).map_or(0, |word| word.load(Ordering::Relaxed));
+        let long = |at| self.page.word64(at).map_or(0, |word| word.load(Ordering::Relaxed));
+        let version = self.page.word32(VERSION)?.load(Ordering::Acquire);
         let mut shift = [0];
-        self.0.part(TSC_SHIFT, 1)?.read(&mut shift);
+        self.page.part(TSC_SHIFT, 1)?.read(&mut shift);
         let sample = Sample {
             timestamp: long(TSC_TIMESTAMP),
             system_time: long(SYSTEM_TIME),
@@ -87,7 +114,7 @@ impl SharedInfo {
             shift: i8::from_ne_bytes(shift),
         };
         core::sync::atomic::fence(Ordering::Acquire);
-        let unchanged = self.0.word32(VERSION)?.load(Ordering::Relaxed) == version;
+        let unchanged = self.page.word32(VERSION)?.load(Ordering::Relaxed) == version;
         (version.is_multiple_of(2) && unchanged).then_some(sample)
     }
 
@@ -104,7 +131,7 @@ impl SharedInfo {
     /// The word and the bit of a port; `None` for one that cannot be.
     fn word(self, bits: usize, port: Port) -> Option<(&'static AtomicU64, u64)> {
         let number = (port.0 < PORTS).then_some(port.0)?;
-        let word = self.0.word64(bits + number as usize / 64 * size_of::<u64>())?;
+        let word = self.page.word64(bits + number as usize / 64 * size_of::<u64>())?;
         Some((word, 1 << (number % 64)))
     }
 }

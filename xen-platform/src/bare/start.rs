@@ -4,7 +4,7 @@ pub(super) mod pv;
 pub(super) mod pvh;
 
 use alloc::string::String;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::{
     abi::{self, start_info},
@@ -21,8 +21,34 @@ pub struct Start {
     store: Option<Daemon>,
 }
 
-/// A daemon of the control domain: the page shared with it, and the port that rings there.
-type Daemon = (SharedMem<'static>, Port);
+/// A daemon of the control domain.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Daemon {
+    /// The page shared with it.
+    pub(super) page: SharedMem<'static>,
+    port: PortSource,
+}
+
+/// Where Xen says which port rings at a daemon: that is another one whenever the guest was saved and restored.
+#[derive(Clone, Copy, Debug)]
+enum PortSource {
+    /// In `start_info`.
+    StartInfo(&'static AtomicU32),
+    /// In a parameter of the guest.
+    Parameter(u32),
+}
+
+impl Daemon {
+    /// The port that rings there; 0, which is nobody's, if Xen does not say.
+    pub(super) fn port(&self) -> Port {
+        Port(match self.port {
+            PortSource::StartInfo(word) => word.load(Ordering::Relaxed),
+            PortSource::Parameter(index) => {
+                hypercall::parameter(index).ok().and_then(|port| u32::try_from(port).ok()).unwrap_or(0)
+            }
+        })
+    }
+}
 
 impl Start {
     /// The command line: `extra` in the guest's configuration.

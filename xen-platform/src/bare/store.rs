@@ -18,7 +18,7 @@ use super::{
     shared_info::SharedInfo,
 };
 use crate::{
-    SharedMem, StoreError, WatchEvent,
+    StoreError, WatchEvent,
     event_queue::EventQueue,
     session::{Session, Transport},
     wire::{self, Decoder, Kind, Message},
@@ -46,19 +46,31 @@ pub(super) struct Connection {
 impl Connection {
     /// The connection that Xen names at the start. `None`: it names none.
     pub(super) fn new(start: &Start, shared: SharedInfo) -> Option<Self> {
-        let (page, port) = start.store()?;
-        Self::over(page, Doorbell { shared, port })
-    }
-
-    fn over(page: SharedMem<'static>, bell: Doorbell) -> Option<Self> {
+        let daemon = start.store()?;
         Some(Self {
-            requests: ByteRing::new(page, abi::store::REQUESTS)?,
-            replies: ByteRing::new(page, abi::store::REPLIES)?,
-            bell,
+            requests: ByteRing::new(daemon.page, abi::store::REQUESTS)?,
+            replies: ByteRing::new(daemon.page, abi::store::REPLIES)?,
+            bell: Doorbell { shared, daemon },
             decoder: Decoder::default(),
             clients: Vec::new(),
             lost: false,
         })
+    }
+
+    /// Begins anew with a daemon that knows nothing of us: sets all watches again, each of which fires for that.
+    pub(super) fn resume(&mut self) -> Result<(), StoreError> {
+        self.decoder = Decoder::default();
+        self.lost = false;
+        let mut watches = Vec::new();
+        for (number, client) in self.clients.iter().enumerate() {
+            let all = client.iter().flat_map(EventQueue::watches);
+            watches.extend(all.map(|(path, token)| marked(&wire::strings(&[path, token]), number)));
+        }
+        for payload in watches {
+            // One that is refused is of a place that we have lost, like this domain's earlier directory.
+            self.call(&Message { kind: Kind::WATCH, request: 0, transaction: 0, payload })?;
+        }
+        Ok(())
     }
 
     /// Sends a request and waits for its reply.

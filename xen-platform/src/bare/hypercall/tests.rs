@@ -1,7 +1,7 @@
 //! A hypervisor of our own behind a page of entries like Xen's: it answers what the tests of this world ask.
 
 use core::{arch::global_asm, cell::RefCell};
-use std::{time::Duration, vec::Vec};
+use std::{boxed::Box, time::Duration, vec::Vec};
 
 use super::*;
 use crate::page::tests::leaked;
@@ -48,12 +48,18 @@ pub(in crate::bare) const PEER: DomId = DomId(3);
 
 std::thread_local! {
     static PARAMETERS: RefCell<[u64; 39]> = const { RefCell::new([0; 39]) };
+    static SUSPENDED: RefCell<Option<Box<dyn FnOnce() -> i64>>> = const { RefCell::new(None) };
     static MAPPED: RefCell<Vec<(u32, u64, u64)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What a parameter of the guest is, for this thread.
 pub(in crate::bare) fn set_parameter(index: u32, value: u64) {
     PARAMETERS.with_borrow_mut(|parameters| parameters[index as usize] = value);
+}
+
+/// What happens while the guest of this thread is suspended, and Xen's answer.
+pub(in crate::bare) fn when_suspended(then: impl FnOnce() -> i64 + 'static) {
+    SUSPENDED.set(Some(Box::new(then)));
 }
 
 /// Which pages of Xen's were put where by this thread: space, index, frame.
@@ -71,6 +77,12 @@ extern "sysv64" fn answer(first: u64, second: u64, third: u64, fourth: u64, numb
             if op.nr_ports > 128 { -22 } else { 0 }
         },
         xen::__HYPERVISOR_sched_op if first == xen::SCHEDOP_yield.into() => 0,
+        xen::__HYPERVISOR_sched_op if first == xen::SCHEDOP_shutdown.into() => {
+            // SAFETY: the call's structure.
+            let op = unsafe { &*(second as *const xen::sched_shutdown) };
+            let suspended = SUSPENDED.take().filter(|_| op.reason == xen::SHUTDOWN_suspend);
+            suspended.map_or(-i64::from(abi::ENOSYS), |then| then())
+        }
         // SAFETY: the call's structure, and the list that it names.
         xen::__HYPERVISOR_grant_table_op => unsafe {
             assert_eq!((first, third), (abi::GNTTABOP_SETUP_TABLE, 1));

@@ -5,10 +5,10 @@
 //! are looked at through [`SharedMem`] only.
 #![expect(unsafe_code, reason = "addresses that Xen hands over; see the module documentation")]
 
-use core::{ptr::NonNull, sync::atomic::Ordering};
+use core::ptr::NonNull;
 
-use super::{Daemon, Start, start_info, word};
-use crate::{PAGE_SIZE, Port, SharedMem};
+use super::{Daemon, PortSource, Start, start_info, word};
+use crate::{PAGE_SIZE, SharedMem};
 
 /// Pages as Xen numbers them. The page at the image's base is the guest's number 0.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,7 @@ impl Memory {
 
     fn daemon(&self, info: SharedMem<'static>, frame: usize, port: usize) -> Option<Daemon> {
         let page = self.page(word(info, frame)?)?;
-        Some((page, Port(info.word32(port)?.load(Ordering::Relaxed))))
+        Some(Daemon { page, port: PortSource::StartInfo(info.word32(port)?) })
     }
 
     /// The page with machine number `frame`, one of those that the builder has mapped.

@@ -8,8 +8,8 @@
 
 use core::{ptr::NonNull, sync::atomic::Ordering};
 
-use super::{Daemon, Start, abi, hypercall, start_info, word};
-use crate::{PAGE_SIZE, Port, SharedMem};
+use super::{Daemon, PortSource, Start, abi, hypercall, start_info, word};
+use crate::{PAGE_SIZE, SharedMem};
 
 /// Bytes up to which the image maps memory.
 const MAPPED: u64 = 1 << 32;
@@ -41,10 +41,9 @@ impl Start {
 
 fn daemon(frame: u32, port: u32) -> Option<Daemon> {
     let frame = hypercall::parameter(frame).ok()?;
-    let port = u32::try_from(hypercall::parameter(port).ok()?).ok()?;
     // SAFETY: Xen keeps the page for this; a `Start` is only made where that is mapped.
     let page = unsafe { bytes(frame.checked_mul(PAGE_SIZE as u64)?, PAGE_SIZE) }?;
-    Some((page, Port(port)))
+    Some(Daemon { page, port: PortSource::Parameter(port) })
 }
 
 /// `len` bytes of memory at `address`. `None`: there is nothing.
@@ -64,4 +63,4 @@ unsafe fn bytes(address: u64, len: usize) -> Option<SharedMem<'static>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::bare) mod tests;

@@ -4,7 +4,7 @@ use std::thread;
 
 use super::*;
 use crate::{
-    Change, FrontWorld as _, PAGE_SIZE, Store as _,
+    Change, FrontWorld as _, PAGE_SIZE, SharedMem, Store as _,
     bare::tests::{Bed, STORE_PAGE, STORE_PORT, pend, world},
 };
 

@@ -1,8 +1,9 @@
 use alloc::string::ToString as _;
+use core::sync::atomic::Ordering;
 
 use super::super::Memory;
 use super::*;
-use crate::page::tests::leaked;
+use crate::{Port, page::tests::leaked};
 
 /// A guest of `pages` pages whose base lies where `start_info` does; the machine's numbers count down from 1000.
 pub(in crate::bare) fn start(pages: usize) -> (Start, SharedMem<'static>) {
@@ -39,10 +40,9 @@ fn what_xen_hands_over_is_found() {
     assert_eq!(start.command_line(), "verify queues=2".to_string());
     let Memory::Pv(pages) = start.memory() else { panic!("{start:?}") };
     assert_eq!(pages.shared_info(), 77);
-    let (console, port) = start.console().unwrap();
-    assert_eq!((console.as_ptr().addr() - memory.as_ptr().addr(), port), (PAGE_SIZE, Port(4)));
-    let (store, port) = start.store().unwrap();
-    assert_eq!((store.as_ptr().addr() - memory.as_ptr().addr(), port), (2 * PAGE_SIZE, Port(5)));
+    let place = |daemon: Daemon| (daemon.page.as_ptr().addr() - memory.as_ptr().addr(), daemon.port());
+    assert_eq!(place(start.console().unwrap()), (PAGE_SIZE, Port(4)));
+    assert_eq!(place(start.store().unwrap()), (2 * PAGE_SIZE, Port(5)));
 }
 
 #[test]

@@ -2,12 +2,13 @@ use alloc::string::ToString as _;
 
 use super::*;
 use crate::{
+    Port,
     bare::hypercall::tests::{install_ours, set_parameter},
     page::tests::leaked,
 };
 
 /// The start of a guest whose command line lies at an odd address.
-fn start() -> (Option<Start>, SharedMem<'static>) {
+pub(in crate::bare) fn start() -> (Option<Start>, SharedMem<'static>) {
     install_ours();
     let memory = leaked(4);
     let address = |page: usize| (memory.as_ptr().addr() + page * PAGE_SIZE) as u64;
@@ -30,8 +31,8 @@ fn what_xen_hands_over_is_found() {
     assert_eq!(start.command_line(), "info a=b".to_string());
     let place = |page: SharedMem<'static>| page.as_ptr().addr() - memory.as_ptr().addr();
     let (console, store) = (start.console().unwrap(), start.store().unwrap());
-    assert_eq!((place(console.0), console.1), (2 * PAGE_SIZE, Port(4)));
-    assert_eq!((place(store.0), store.1), (3 * PAGE_SIZE, Port(5)));
+    assert_eq!((place(console.page), console.port()), (2 * PAGE_SIZE, Port(4)));
+    assert_eq!((place(store.page), store.port()), (3 * PAGE_SIZE, Port(5)));
 }
 
 #[test]
