@@ -97,6 +97,9 @@ fn what_xen_and_the_daemons_forgot_is_set_up_again() {
         told.send(daemon()).unwrap();
         0
     });
+    // An hour and a bit.
+    let time = bed.reserved.shared_info.word64(abi::shared_info::SYSTEM_TIME).unwrap();
+    time.store(1 << 42, Ordering::Relaxed);
     let before = bed.world.clock().now();
     assert_eq!(bed.world.suspend(), Ok(true));
     assert!(bed.world.clock().now() >= before, "Xen counts from another start");
