@@ -3,7 +3,8 @@
 //! ```toml
 //! [daemon]
 //! domain = 0                # our own domain; absent: asked of Xen, 0 in the simulator
-//! run-dir = "/run/blkback"  # one daemon at a time holds the lock in it; on Xen only
+//! run-dir = "/run/blkback"  # the lock that keeps a second daemon out, and what a next one needs to go on where this one is killed
+//! recovery = true           # note what is under way, for that
 //! kinds = ["vbd"]           # directories below backend/ to serve
 //! workers = 0               # data-plane threads; 0: one per processor
 //! strategy = "copy"         # copy, persistent or direct; absent: by the image
@@ -75,8 +76,11 @@ pub struct Config {
 pub struct DaemonConfig {
     /// The domain it runs in; absent: by world, our own on Xen and 0 in the simulator.
     pub domain: Option<u16>,
-    /// Where the daemon keeps what lasts as long as it does: on Xen, the lock that keeps a second daemon out.
-    pub run_dir: PathBuf,
+    /// Where the daemon keeps the lock that keeps a second one out, and what a next one needs to go on where it was killed. On a
+    /// file system in memory. Absent: by world, `/run/blkback` on Xen and a folder of the simulated world.
+    pub run_dir: Option<PathBuf>,
+    /// What is under way is noted, so that a next daemon goes on where this one is killed.
+    pub recovery: bool,
     /// The directories below `backend/` it serves.
     pub kinds: Vec<String>,
     /// Data-plane threads; 0 means one per processor.
@@ -201,7 +205,8 @@ impl Default for DaemonConfig {
     fn default() -> Self {
         Self {
             domain: None,
-            run_dir: "/run/blkback".into(),
+            run_dir: None,
+            recovery: true,
             kinds: vec!["vbd".into()],
             workers: 0,
             strategy: None,
@@ -259,6 +264,12 @@ impl Config {
             .flat_map(|name| [format!("{domain}/{name}"), format!("*/{name}")])
             .find_map(|key| self.disks.get(&key));
         single.map_or_else(|| self.disk.clone(), |single| single.or(&self.disk))
+    }
+
+    /// Where logs of what is under way are, if there are any.
+    pub fn logs(&self) -> Option<PathBuf> {
+        let DaemonConfig { run_dir, recovery, .. } = &self.daemon;
+        run_dir.as_ref().filter(|_| *recovery).map(|dir| dir.join("inflight"))
     }
 
     /// Longest polling after work.

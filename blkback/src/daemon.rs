@@ -1,6 +1,11 @@
 //! The whole program, for any world.
 
-use std::{future::Future, io, path::Path, sync::Arc};
+use std::{
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
@@ -21,6 +26,14 @@ pub enum DaemonError {
     /// XenStore cannot be reached.
     #[error("cannot connect to XenStore: {0}")]
     Store(io::Error),
+    /// There is no place for what is to outlive the daemon.
+    #[error("{}: {cause}", path.display())]
+    Logs {
+        /// The place.
+        path: PathBuf,
+        /// Why it cannot be used.
+        cause: io::Error,
+    },
     /// No threads can be started.
     #[error("cannot start workers: {0}")]
     Workers(io::Error),
@@ -69,12 +82,18 @@ where
     let (send_end, ends) = unbounded_channel();
     let workers = Workers::start(&world, storage, config.workers(), config.poll(), &send_end)
         .map_err(DaemonError::Workers)?;
+    let logs = config.logs();
+    if let Some(logs) = &logs {
+        let failed = |cause| DaemonError::Logs { path: logs.clone(), cause };
+        std::fs::create_dir_all(logs).map_err(failed)?;
+    }
     let context = Arc::new(Context {
         store,
         base: format!("/local/domain/{}/backend", config.daemon.domain.unwrap_or(0)),
         config,
         workers: Arc::new(workers),
         images: Images::default(),
+        logs,
         start: Instant::now(),
     });
     Ok(control::run(context, ends, measure, shutdown).await?)

@@ -21,6 +21,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod data;
+pub mod log;
 pub mod run_dir;
 pub mod stats;
 pub mod storage;

@@ -36,7 +36,8 @@ fn run(arguments: &cli::Arguments) -> Result<()> {
     arguments.start_log()?;
     if arguments.xen == "linux" {
         let world = linux::World::for_backend()?;
-        let _alone = RunDir::claim(&config.daemon.run_dir)?;
+        let run_dir = config.daemon.run_dir.get_or_insert_with(|| "/run/blkback".into());
+        let _alone = RunDir::claim(run_dir)?;
         if config.daemon.domain.is_none() {
             let own = linux::World::own_domain().context("cannot find our own domain's number")?;
             config.daemon.domain = Some(own.0);
@@ -46,6 +47,9 @@ fn run(arguments: &cli::Arguments) -> Result<()> {
     let dir = sim::parse_spec(&arguments.xen)?;
     config.daemon.strategy.get_or_insert(Strategy::Direct);
     config.daemon.poll_us.get_or_insert(50);
+    let own = config.daemon.domain.unwrap_or(0);
+    let run_dir = config.daemon.run_dir.get_or_insert_with(|| dir.join(format!("blkback-{own}")));
+    let _alone = RunDir::claim(run_dir)?;
     let world = sim::World::connect(dir, DomId(config.daemon.domain.unwrap_or(0)))
         .context("cannot join the simulated world")?;
     serve(world, Some(&sim::xenstored_socket(dir)), config)

@@ -68,7 +68,7 @@ fn the_most_exact_name_counts_and_the_rest_comes_from_the_defaults() {
 fn the_sample_says_what_the_defaults_on_xen_are() {
     let sample = Config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/blkback.toml")).unwrap();
     let mut defaults = Config::default();
-    defaults.daemon.poll_us = Some(0);
+    (defaults.daemon.poll_us, defaults.daemon.run_dir) = (Some(0), Some("/run/blkback".into()));
     (defaults.disk.direct_io, defaults.disk.sector_size) = (Some(false), Some(512));
     defaults.disk.shared = Some(false);
     assert_eq!(sample, defaults);

@@ -1,12 +1,16 @@
 //! A device's rings while they are being started, served or drained.
 
-use std::sync::Arc;
+use std::{fmt::Write as _, path::PathBuf, sync::Arc};
 
-use blkif_proto::{Agreement, GrantRef, Limits, keys::FrontendRecord};
+use blkif_proto::{
+    Agreement, GrantRef, Limits,
+    keys::{FrontendRecord, QueueRecord},
+};
 use tracing::warn;
 use xen_platform::{DomId, Port};
 
 use super::{
+    store::DeviceId,
     vbd::{Event, StartFailure},
     workers::{Route, Sink, Workers},
 };
@@ -14,7 +18,7 @@ use crate::{
     config::Strategy,
     data::{
         handle::Report,
-        queue::{QueueKey, QueueSpec, StartError},
+        queue::{LogSpec, QueueKey, QueueSpec, StartError},
     },
     stats::QueueStats,
     storage::Image,
@@ -23,6 +27,8 @@ use crate::{
 /// What all queues of a connection have in common.
 #[derive(Clone, Debug)]
 pub struct Terms {
+    /// The device.
+    pub device: DeviceId,
     /// The guest.
     pub dom: DomId,
     /// What was negotiated.
@@ -35,8 +41,26 @@ pub struct Terms {
     pub cache_pages: usize,
     /// An earlier daemon may have served the rings.
     pub used: bool,
+    /// Where what is under way is noted.
+    pub logs: Option<PathBuf>,
     /// The disk.
     pub image: Arc<Image>,
+}
+
+impl Terms {
+    /// The log of a queue. Its identity holds everything by which one connection differs from another, and all that must be known
+    /// to read the ring's entries.
+    fn log(&self, queue: u32, record: &QueueRecord) -> Option<LogSpec> {
+        let Self { device, agreement, image, .. } = self;
+        let path = self.logs.as_ref()?.join(format!("{}-{queue}", device.to_string().replace('/', "-")));
+        let mut identity = format!("{device} queue {queue} port {} grants", record.event_channel);
+        for gref in &record.ring_refs {
+            _ = write!(identity, " {}", gref.0);
+        }
+        let (abi, mode) = (agreement.abi.as_protocol(), agreement.mode.as_str());
+        _ = write!(identity, ", {abi}, {mode}, {:?}", image.file_id());
+        Some(LogSpec { path, identity })
+    }
 }
 
 /// All queues of one device, from their start to their end. A device that connects again gets a new one.
@@ -81,6 +105,7 @@ impl Connection {
                 persistent: terms.agreement.persistent,
                 cache_pages: terms.cache_pages,
                 used: terms.used,
+                log: terms.log(queue, &record),
                 image: Arc::clone(&terms.image),
                 stats: Arc::clone(&stats),
             };

@@ -1,7 +1,7 @@
 //! One device's task: feeds [`vbd`](super::vbd) with what it sees, and does what that says. Each device has its own, so
 //! that none waits for another's image, drain or guest.
 
-use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc, time::Duration};
 
 use blkif_proto::{
     Abi, Agreement,
@@ -43,6 +43,8 @@ pub struct Context {
     pub workers: Arc<Workers>,
     /// The images that are open.
     pub images: Images,
+    /// Where what is under way is noted for a next daemon, if it is.
+    pub logs: Option<PathBuf>,
     /// Where the time of [`Vbd::step`] starts.
     pub start: Instant,
 }
@@ -280,8 +282,23 @@ impl Device {
         let (Some(record), Some(image)) = (&self.record, &self.image) else {
             return failed("the image is not open".into());
         };
-        // The image may have been opened since we offered, and tells what it can do.
-        self.offered = self.features();
+        self.offered = if used {
+            // A guest that is connected goes by what it was offered, whatever this daemon would offer.
+            match self
+                .context
+                .store
+                .record(&self.dir, |lookup: &mut dyn FnMut(&str) -> Option<String>| {
+                    BackendFeatures::parse(lookup)
+                })
+                .await?
+            {
+                Ok(offered) => offered,
+                Err(error) => return failed(format!("{}: {error}", self.dir)),
+            }
+        } else {
+            // The image may have been opened since we offered, and tells what it can do.
+            self.features()
+        };
         let offered = self.offered;
         let parse = |lookup: &mut dyn FnMut(&str) -> Option<String>| FrontendRecord::parse(lookup, &offered);
         let frontend = match self.context.store.record(&record.frontend, parse).await? {
@@ -293,6 +310,8 @@ impl Device {
             info!(device = %self.id, key = reduction.key, offered = reduction.offered, used = reduction.used, "reduced");
         }
         let terms = Terms {
+            device: self.id.clone(),
+            logs: self.context.logs.clone(),
             dom: DomId(record.frontend_id),
             agreement,
             limits: agreement.limits(&publish::disk(image, record), offered.operations),

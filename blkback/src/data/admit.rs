@@ -35,10 +35,11 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         queue.limits.sectors = queue.image.sectors();
         let (mut taken, mut bytes) = (0, 0);
         while taken < SHARE && bytes < SHARE_BYTES && queue.is_open() {
-            let head = match queue.next_head(&mut self.entries[..]) {
-                Ok(Some(head)) => head,
+            let (head, place) = match queue.next_head(&mut self.entries[..]) {
+                Ok(Some(next)) => next,
                 Ok(None) => break,
                 Err(corrupt) => {
+                    queue.commit();
                     self.broken(index, &corrupt);
                     return taken > 0;
                 }
@@ -48,6 +49,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             let mapper = &self.mapper;
             let mut ticket = self.pool.issue(&head, index, queue.dom, queue.disk, || mapper.mapping());
             let data = &mut ticket.data;
+            data.logged = place;
             match Request::parse(&self.entries[..], &queue.limits) {
                 Ok(Parsed::Whole(request)) => {
                     data.fill(&request);
@@ -77,6 +79,9 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
                 queue.barrier = Barrier::Active;
                 self.admitted.push(ticket);
             }
+        }
+        if taken > 0 {
+            queue.commit();
         }
         queue.stats.requests.add(taken as u64);
         // An answer that makes room activates it again.

@@ -88,6 +88,8 @@ pub struct InFlight<M> {
     pub mapping: M,
     /// Pages on loan from the queue's cache, one a segment.
     pub leases: Vec<Lease<M>>,
+    /// Its place in the queue's log.
+    pub logged: Option<u32>,
     owed: Option<Owed>,
 }
 
@@ -217,6 +219,7 @@ impl<M: Mapping> Pool<M> {
                     buffer: Buffer::default(),
                     mapping: mapping(),
                     leases: Vec::new(),
+                    logged: None,
                     owed: None,
                 },
             })

@@ -1,14 +1,19 @@
 //! One queue of one device: a ring, its event channel, its pages and its disk, owned by one worker.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 
-use blkif_proto::{Entry, GrantRef, Limits};
-use ringbuf::{BackRing, Corrupt, LayoutError, Mapped};
+use blkif_proto::{Entry, GrantRef, Head, Limits, MAX_ENTRY_SIZE};
+use ringbuf::{BackRing, Corrupt, LayoutError, Mapped, RingMem};
+use tracing::{error, warn};
 use xen_platform::{BackWorld, DomId, EventChannels, EventError, GrantError, Mapper, Port};
 
 use super::{cache::GrantCache, complaint::Complaints, inflight::Ticket};
 use crate::{
     config::Strategy,
+    log::{
+        Identity, Log,
+        recover::{Leftover, RecoverError, recover},
+    },
     stats::QueueStats,
     storage::{DiskId, Image},
 };
@@ -45,12 +50,23 @@ pub struct QueueSpec {
     pub persistent: bool,
     /// Pages to keep mapped at most.
     pub cache_pages: usize,
-    /// The ring was in use before: another daemon's requests may be in it, and nobody knows which of them it took.
+    /// An earlier daemon may have served the ring: requests may be in it that it took, and only its log tells which.
     pub used: bool,
+    /// What is under way is noted here; none: a killed daemon's requests are lost.
+    pub log: Option<LogSpec>,
     /// The disk.
     pub image: Arc<Image>,
     /// Where to count.
     pub stats: Arc<QueueStats>,
+}
+
+/// A queue's log.
+#[derive(Clone, Debug)]
+pub struct LogSpec {
+    /// The file.
+    pub path: PathBuf,
+    /// Which connection it is of, in words; as long as that lasts, no other may have the same.
+    pub identity: String,
 }
 
 /// Why a queue could not be started.
@@ -75,9 +91,14 @@ pub enum StartError {
     },
     /// Requests of an earlier daemon are in the ring.
     #[error(
-        "{0} requests of an earlier daemon are in the ring: it cannot be known which of them it has done"
+        "{entries} requests are in the ring, and which of them an earlier daemon has done cannot be known: {cause}"
     )]
-    Used(u32),
+    Used {
+        /// Ring entries without an answer.
+        entries: u32,
+        /// What is wrong with the log.
+        cause: Box<RecoverError>,
+    },
     /// The storage does not take the disk.
     #[error("cannot use the disk: {0}")]
     Disk(#[from] std::io::Error),
@@ -162,6 +183,9 @@ pub(super) struct Queue<W: BackWorld> {
     pub(super) masked: bool,
     /// Answers were written and not published.
     pub(super) unpublished: bool,
+    pub(super) log: Option<Log>,
+    /// Places in the log of an earlier daemon's requests, to be done before any in the ring.
+    pub(super) again: VecDeque<u32>,
     pub(super) stats: Arc<QueueStats>,
     pub(super) complaints: Complaints,
     pub(super) port: Port,
@@ -180,13 +204,17 @@ impl<W: BackWorld> Queue<W> {
     ) -> Result<Self, StartError> {
         let pages = mapper.map_ring(spec.dom, &spec.ring_refs)?;
         let mut ring = BackRing::attach(Mapped::new(pages, spec.limits.abi.entry_size())?)?;
-        let waiting = ring.available()?;
-        if spec.used && waiting > 0 {
-            return Err(StartError::Used(waiting));
-        }
+        let taken_over = if spec.used { take_over::<W>(&spec, &mut ring)? } else { None };
         let port = events
             .bind_interdomain(spec.dom, spec.port)
             .map_err(|source| StartError::Bind { port: spec.port, source })?;
+        let (log, again) = match taken_over {
+            Some(mut left) => {
+                tell(&mut left, &mut ring, &spec.limits);
+                (Some(left.log), left.unfinished.into())
+            }
+            None => (spec.log.as_ref().and_then(|log| begin::<W>(log, &ring)), VecDeque::new()),
+        };
         let reach = Reach::of(spec.strategy, spec.persistent, &spec.image);
         Ok(Self {
             key: spec.key,
@@ -201,6 +229,8 @@ impl<W: BackWorld> Queue<W> {
             active: false,
             masked: false,
             unpublished: false,
+            log,
+            again,
             stats: spec.stats,
             complaints: Complaints::default(),
             port,
@@ -221,20 +251,86 @@ impl<W: BackWorld> Queue<W> {
         self.phase == Phase::Draining && self.in_flight == 0
     }
 
-    /// Copies the next request's entries out of the ring, once, and moves past them. Returns its head; none if the ring is
-    /// empty.
-    pub(super) fn next_head(&mut self, entries: &mut [Entry]) -> Result<Option<blkif_proto::Head>, Corrupt> {
+    /// Copies the next request's entries, once, and moves past them: an earlier daemon's out of its log, then those in the ring.
+    /// Returns its head, and its place in the log; none if there is no request.
+    pub(super) fn next_head(
+        &mut self,
+        entries: &mut [Entry],
+    ) -> Result<Option<(Head, Option<u32>)>, Corrupt> {
+        if let (Some(place), Some(log)) = (self.again.pop_front(), &mut self.log) {
+            log.read(place, entries);
+            let head = entries.first().map(|first| Head::parse(first, &self.limits));
+            return Ok(head.map(|head| (head, Some(place))));
+        }
         if self.ring.available()? == 0 {
             return Ok(None);
         }
         let Some((first, blocks)) = entries.split_first_mut() else { return Ok(None) };
         self.ring.read(0, first)?;
-        let head = blkif_proto::Head::parse(first, &self.limits);
+        let head = Head::parse(first, &self.limits);
         for (ahead, block) in (1..head.entries).zip(blocks) {
             self.ring.read(ahead, block)?;
         }
+        let index = self.ring.consumed();
         self.ring.consume(head.entries)?;
-        Ok(Some(head))
+        let noted = entries.get(..head.entries as usize).unwrap_or_default();
+        let place = self.log.as_mut().and_then(|log| log.take(index, noted));
+        Ok(Some((head, place)))
+    }
+
+    /// What was admitted is the log's from now on.
+    pub(super) fn commit(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.commit(self.ring.consumed());
+        }
+    }
+}
+
+/// A log for a ring that nobody has served. Without one the queue is served all the same: what is lost then is only that a next
+/// daemon could go on.
+fn begin<W: BackWorld>(log: &LogSpec, ring: &RingOf<W>) -> Option<Log> {
+    let identity = Identity { text: log.identity.clone(), entries: ring.layout().entries() };
+    let made = Log::create(&log.path, &identity).and_then(|mut made| {
+        made.commit(ring.consumed());
+        Ok(made)
+    });
+    made.inspect_err(|error| {
+        warn!(log = %log.path.display(), %error, "if this daemon is killed, the disk is lost to its guest");
+    })
+    .ok()
+}
+
+/// What an earlier daemon has left in its log, and moves past what it has taken. None: it has left nothing at all.
+fn take_over<W: BackWorld>(spec: &QueueSpec, ring: &mut RingOf<W>) -> Result<Option<Leftover>, StartError> {
+    let waiting = ring.available()?;
+    let left = match &spec.log {
+        Some(log) => {
+            let identity = Identity { text: log.identity.clone(), entries: ring.layout().entries() };
+            let entries_of = |first: &Entry| Head::parse(first, &spec.limits).entries;
+            recover(&log.path, &identity, ring.published(), entries_of)
+        }
+        None => Err(RecoverError::Io(std::io::Error::other("no log is kept"))),
+    };
+    match left {
+        Ok(left) => {
+            ring.consume(left.consumed.since(ring.published()))?;
+            Ok(Some(left))
+        }
+        Err(_) if waiting == 0 => Ok(None),
+        Err(cause) => Err(StartError::Used { entries: waiting, cause: Box::new(cause) }),
+    }
+}
+
+/// Answers what an earlier daemon has done and not told.
+fn tell<M: RingMem>(left: &mut Leftover, ring: &mut BackRing<M>, limits: &Limits) {
+    let mut first = [[0; MAX_ENTRY_SIZE]];
+    for (place, status) in left.untold.drain(..) {
+        left.log.read(place, &mut first);
+        let head = Head::parse(&first[0], limits);
+        left.log.answer(place, status, ring.responded());
+        if ring.respond(&head.answer(status).emit(), head.entries).is_err() {
+            error!(id = head.id, "more answers than requests");
+        }
     }
 }
 

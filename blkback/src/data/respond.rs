@@ -27,6 +27,10 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
                 continue;
             };
             let (response, entries) = owed.pay(status);
+            // Before the slot is written, which may be that of a request.
+            if let (Some(log), Some(place)) = (&mut queue.log, data.logged.take()) {
+                log.answer(place, status, queue.ring.responded());
+            }
             if queue.ring.respond(&response.emit(), entries).is_err() {
                 error!(id = response.id, "more answers than requests");
             }
@@ -52,11 +56,15 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
     }
 
     /// Shows the guest its answers, and does what waited for them.
-    fn publish(&mut self, index: usize) {
+    pub(super) fn publish(&mut self, index: usize) {
         let Some(Some(queue)) = self.queues.get_mut(index) else { return };
         queue.unpublished = false;
         queue.stats.batches.add(1);
-        if queue.ring.publish().is_needed() {
+        let notify = queue.ring.publish();
+        if let Some(log) = &mut queue.log {
+            log.published();
+        }
+        if notify.is_needed() {
             queue.stats.notifications.add(1);
             if let Err(error) = self.events.notify(queue.port) {
                 error!(%error, key = ?queue.key, "cannot notify the guest");

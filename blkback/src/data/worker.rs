@@ -264,6 +264,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
 
     fn start(&mut self, spec: QueueSpec) -> Result<(), StartError> {
         let disk = self.storage.attach(&spec.image)?;
+        let used = spec.used;
         let queue = match Queue::start(spec, disk, &mut self.mapper, &mut self.events) {
             Ok(queue) => queue,
             Err(error) => {
@@ -278,15 +279,28 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             None => self.queues.push(Some(queue)),
         }
         self.stats.queues.fetch_add(1, Relaxed);
+        if used {
+            self.resume(index);
+        }
         // The guest may have been quick.
         self.activate(index);
         Ok(())
     }
 
+    /// Shows the guest what an earlier daemon has done. It is notified in any case: that one may have been killed before it could.
+    fn resume(&mut self, index: usize) {
+        let Some(Some(queue)) = self.queues.get_mut(index) else { return };
+        let (key, port) = (queue.key, queue.port);
+        self.publish(index);
+        if let Err(error) = self.events.notify(port) {
+            error!(%error, ?key, "cannot notify the guest");
+        }
+    }
+
     /// Ends a queue that has nothing in flight.
     pub(super) fn remove(&mut self, index: usize) {
         let Some(queue) = self.queues.get_mut(index).and_then(Option::take) else { return };
-        let Queue { key, port, disk, cache, ring, image, .. } = queue;
+        let Queue { key, port, disk, cache, ring, image, log, .. } = queue;
         // Unmap before unbinding, and both before the control plane says `Closed`: the guest uses the pages again then.
         drop(cache);
         drop(ring);
@@ -296,6 +310,9 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         }
         self.storage.detach(disk);
         drop(image);
+        if let Some(log) = log {
+            log.remove();
+        }
         self.active.retain(|&other| other != index);
         self.stats.queues.fetch_sub(1, Relaxed);
         (self.report)(Report::Drained(key));

@@ -165,6 +165,7 @@ impl Rig {
             persistent: terms.persistent,
             cache_pages: terms.cache_pages,
             used: false,
+            log: None,
             image,
             stats,
         })));

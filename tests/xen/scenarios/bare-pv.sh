@@ -20,7 +20,7 @@ nothing_left
 
 say 'without a disk, and with a command line that makes no sense'
 fails boot_bare one pv info | tee said
-grep '^failed: no disk in /local/domain/' said
+grep '^failed: no disk in device/vbd' said
 fails boot_bare one pv 'verify depth=1' | tee said
 grep "^failed: what is 'depth=1' on the command line?" said
 

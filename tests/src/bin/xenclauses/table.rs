@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 
 use self::copes::COPES;
 use crate::{
-    backends,
+    backends, frontends,
     verdict::{Outcome, Verdict},
 };
 
@@ -41,11 +41,23 @@ struct Section {
 
 fn sections() -> Vec<Section> {
     let backends = backends::one::clauses().into_iter().map(|clause| (clause.name, clause.rule));
-    vec![Section {
-        heading: "Backends",
-        peers: &[("xen-blkback", "clauses-kernel"), ("qdisk", "clauses-qdisk")],
-        clauses: backends.collect(),
-    }]
+    let frontends = frontends::one::clauses().into_iter().map(|clause| (clause.name, clause.rule));
+    vec![
+        Section {
+            heading: "Backends",
+            peers: &[
+                ("xen-blkback", "clauses-kernel"),
+                ("qdisk", "clauses-qdisk"),
+                ("ours", "clauses-blkback"),
+            ],
+            clauses: backends.collect(),
+        },
+        Section {
+            heading: "Frontends",
+            peers: &[("xen-blkfront", "clauses-frontend")],
+            clauses: frontends.collect(),
+        },
+    ]
 }
 
 /// The whole page.

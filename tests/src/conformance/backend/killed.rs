@@ -1,9 +1,12 @@
 //! The backend's process is killed and started again (docs/PROTOCOL.md section 5.5 and rule 0.24).
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
-use blkif_proto::{Opcode, xenbus::State};
+use blkif_proto::{Opcode, Status, xenbus::State};
 use ringbuf::Field;
 use xen_platform::{EventChannels as _, FrontWorld as _, sim};
 
@@ -25,9 +28,15 @@ pub(super) fn clauses() -> Vec<Clause<Rig>> {
         },
         Clause {
             name: "recovery.killed-with-requests",
+            rule: "What was not answered when the backend was killed, and what comes before the next one, is done and answered once (5.5).",
+            abis: EVERY_ABI,
+            check: killed_with_requests,
+        },
+        Clause {
+            name: "recovery.killed-and-log-lost",
             rule: "Requests of which nobody knows whether they were done are not answered; the device fails with a reason (0.24, 5.5).",
             abis: ONE_ABI,
-            check: killed_with_requests,
+            check: log_lost,
         },
         Clause {
             name: "recovery.killed-then-guest-anew",
@@ -94,11 +103,59 @@ fn killed_idle(rig: &mut Rig) -> Result<()> {
     connection.take_rings_back()
 }
 
+/// The ring is kept full of writes while backends come and go.
 fn killed_with_requests(rig: &mut Rig) -> Result<()> {
+    let image = rig.image()?;
+    for wish in [Wish::default(), Wish::blocks(), Wish::persistent()] {
+        let mut guest = rig.guest_with(&image.disk())?;
+        let mut connection = guest.connect(&wish)?;
+        let pages: Vec<_> = (0..4).map(|byte| connection.pages(20, byte + 1)).collect::<Result<_>>()?;
+        let (mut strides, mut next) = (HashMap::new(), 0_u64);
+        for round in 0..8_u64 {
+            let until = Instant::now() + Duration::from_micros(700 * round);
+            loop {
+                let most = if wish.blocks { 20 } else { 11 };
+                let segments = &whole(&pages[(next % 4) as usize])[..1 + (next % most) as usize];
+                let raw = Raw::write(next, TRACES + 160 * (next % 60), segments);
+                let entries = raw.entries(guest.abi);
+                if connection.queue().ring.free() >= entries.len() as u32 {
+                    strides.insert(next, entries.len() as u32);
+                    connection.queue().push(&entries)?;
+                    next += 1;
+                    continue;
+                }
+                connection.queue().kick()?;
+                if Instant::now() > until {
+                    break;
+                }
+                let answer = connection.queue().answer_to(&mut strides)?;
+                must!(answer.status == Status::OKAY, "{answer:?}");
+            }
+            rig.world.kill_backend()?;
+            rig.start()?;
+        }
+        // Each is answered once: `answer_to` knows no id a second time.
+        while !strides.is_empty() {
+            let answer = connection.queue().answer_to(&mut strides)?;
+            must!(answer.status == Status::OKAY, "{answer:?}");
+        }
+        connection.queue().silence(Duration::from_millis(20))?;
+        for last in next - 60..next {
+            let most = if wish.blocks { 20 } else { 11 };
+            let there = image.read(TRACES + 160 * (last % 60), 4096 * (1 + (last % most) as usize))?;
+            must!(there.iter().all(|byte| *byte == (last % 4) as u8 + 1), "write {last} is not in the image");
+        }
+        guest.close()?;
+    }
+    Ok(())
+}
+
+fn log_lost(rig: &mut Rig) -> Result<()> {
     let mut guest = rig.guest()?;
     let mut connection = guest.connect(&Wish::default())?;
     connection.works()?;
     rig.world.kill_backend()?;
+    std::fs::remove_dir_all(rig.world.dir().join("blkback-0/inflight"))?;
     publish_reads(&mut connection, &guest, 9)?;
     rig.start()?;
     guest.refused_for("9 requests")?;

@@ -77,8 +77,74 @@ pub(super) const COPES: &[(&str, &[&str])] = &[
             "hostile.slot-changes-while-read",
         ],
     ),
+    // Of frontends.
     (
-        "Not looked into: seen once, on a machine with much else to do, and may be nothing but slowness.",
-        &["request.handle-ignored", "ring.pages-by-order"],
+        "Our backend takes nothing from fields that mean nothing in a request, and uses an id only to answer with it.",
+        &[
+            "requests.discard-bytes",
+            "requests.flush-by-barrier",
+            "requests.flush-bytes",
+            "requests.ids-of-their-own",
+        ],
+    ),
+    (
+        "Linux lends writable whatever it lends once it has found out about persistent grants. Our backend maps for reading what it \
+         only reads, and takes of a page no more than the sectors that a request names.",
+        &[
+            "features.empty-is-absent",
+            "features.zero-is-none",
+            "grants.access",
+            "grants.descriptors-read-only",
+            "grants.no-neighbours",
+            "grants.persistent-by-both",
+        ],
+    ),
+    (
+        "Our backend keeps pages where both ends say so; whom a guest trusts is the guest's affair.",
+        &["grants.untrusted"],
+    ),
+    (
+        "An earlier driver's keys may lie in the directory. Of the keys of rings our backend believes those that fit together, and it \
+         takes indirect requests whatever the keys of segment blocks say.",
+        &["features.stale-keys"],
+    ),
+    (
+        "Our backend publishes numbers that are some, before the state that they belong to.",
+        &["disk.nonsense", "features.garbage-is-named"],
+    ),
+    (
+        "Our backend goes through every state in turn, and needs no frontend to do so: what it sees is taken as the state that it is, \
+         and rings end with the frontend's directory if not with a state.",
+        &[
+            "xenbus.backend-gone",
+            "xenbus.backend-skips-5",
+            "xenbus.closing-is-served",
+            "xenbus.earlier-driver",
+            "xenbus.refused",
+            "xenbus.sets-up-on-2-to-4",
+            "xenbus.stop-sequence",
+            "xenbus.waits-for-initwait",
+        ],
+    ),
+    (
+        "Our backend checks range and alignment of every request for itself.",
+        &["requests.misaligned-refused", "requests.within-the-disk"],
+    ),
+    ("Our backend answers an indirect request with the operation inside.", &["sizes.indirect-inner-or-6"]),
+    (
+        "Linux gives the disk up, tells only its own log, and stays at 4. Our backend answers every request once, with its id and its \
+         operation, and has unmapped its pages by then.",
+        &[
+            "hostile.all-work-ends",
+            "hostile.answered-twice",
+            "hostile.id-of-another-time",
+            "hostile.rsp-prod-goes-back",
+            "hostile.rsp-prod-jumps",
+            "hostile.still-mapped",
+            "hostile.tells-why",
+            "hostile.unknown-id",
+            "hostile.wrong-operation",
+            "hostile.wrong-operation-of-indirect",
+        ],
     ),
 ];
