@@ -30,7 +30,8 @@ pub struct Frontend<W: FrontWorld> {
 }
 
 impl<W: FrontWorld> Frontend<W> {
-    /// Finds the device of frontend directory `path` (`/local/domain/<id>/device/vbd/<number>`), closes the connection of an
+    /// Finds the device of frontend directory `path` (`/local/domain/<id>/device/vbd/<number>`; `device/vbd/<number>` stays true
+    /// when the guest is restored or migrated), closes the connection of an
     /// earlier driver if there is one, and waits until the backend waits for us (`InitWait`), for at most 30 seconds a step.
     ///
     /// Errors: there is no such device; the backend does not get there in time; its keys make no sense.

@@ -51,7 +51,8 @@ pub struct WatchEvent {
     pub token: String,
 }
 
-/// A connection to XenStore. Paths are absolute. Values are bytes; blkif's are ASCII.
+/// A connection to XenStore. Paths are absolute, or relative to the domain's own directory, whose name changes when the guest is
+/// restored or migrated. Values are bytes; blkif's are ASCII.
 ///
 /// Implementer: never loses a watch event, may merge equal ones. Caller: takes events promptly, and expects spurious ones
 /// (each watch fires once when it is set).

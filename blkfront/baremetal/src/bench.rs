@@ -6,15 +6,15 @@ use core::fmt;
 
 use blkfront::{Device, DeviceEvent};
 use blkfront_bench::{Limits, Load, Report, measure};
-use xen_platform::{Clock as _, FrontWorld};
+use xen_platform::Clock as _;
 
 use crate::{
-    Failure,
+    Failure, Guest,
     command::Order,
     disk::{self, Disk},
 };
 
-pub(crate) fn run<W: FrontWorld + Clone>(
+pub(crate) fn run<W: Guest>(
     world: &W,
     path: &str,
     order: &Order,
@@ -28,7 +28,7 @@ pub(crate) fn run<W: FrontWorld + Clone>(
     })
 }
 
-fn report<W: FrontWorld>(disk: &mut Disk<W>, order: &Order) -> Result<Report, Failure> {
+fn report<W: Guest>(disk: &mut Disk<W>, order: &Order) -> Result<Report, Failure> {
     let Disk { device, queues, clock, .. } = disk;
     let (job, count) = (&order.job, queues.len() as u64);
     let blocks = job.blocks(device.capabilities(), count)?;
@@ -41,7 +41,7 @@ fn report<W: FrontWorld>(disk: &mut Disk<W>, order: &Order) -> Result<Report, Fa
 }
 
 /// An interruption ends the measurement.
-fn still_there<W: FrontWorld>(device: &mut Device<W>) -> Result<(), Failure> {
+fn still_there<W: Guest>(device: &mut Device<W>) -> Result<(), Failure> {
     match device.poll_control()? {
         Some(DeviceEvent::Closing) => Err(Failure::TakenAway),
         None | Some(DeviceEvent::Resized { .. }) => Ok(()),

@@ -4,9 +4,12 @@ use alloc::{format, string::String, vec::Vec};
 use core::{fmt, time::Duration};
 
 use blkfront::{Config, Device, DeviceEvent, Frontend, Io, Queue};
-use xen_platform::{Clock as _, FrontWorld, Store as _, StoreError};
+use xen_platform::{
+    Clock as _, FrontWorld, Store as _, StoreError,
+    bare::{Control, Request},
+};
 
-use crate::Failure;
+use crate::{Failure, Guest};
 
 /// How long one wait may be before the backend is looked at again.
 const LOOK: Duration = Duration::from_millis(100);
@@ -20,14 +23,16 @@ pub(crate) struct Disk<W: FrontWorld> {
     limit: Duration,
     /// Since when it is gone.
     lost: Option<Duration>,
+    guest: W,
+    control: Control<W::Store>,
 }
 
 /// The directory of the disk with number `device`, or of the first one. Errors: there is none.
 pub(crate) fn path<W: FrontWorld>(world: &W, device: Option<u32>) -> Result<String, Failure> {
     let mut store = world.store()?;
-    let id = store.read("domid")?;
-    let disks = format!("/local/domain/{}/device/vbd", String::from_utf8_lossy(&id));
-    let names = match store.list(&disks) {
+    // Relative to the guest's own directory, whose name changes when it is restored.
+    let disks = "device/vbd";
+    let names = match store.list(disks) {
         Err(StoreError::NoEntry(_) | StoreError::Denied(_)) => Vec::new(),
         names => names?,
     };
@@ -38,7 +43,7 @@ pub(crate) fn path<W: FrontWorld>(world: &W, device: Option<u32>) -> Result<Stri
 
 /// Connects the disk of frontend directory `path`, lets `work` use it, and closes it again. What went wrong first is what is
 /// answered.
-pub(crate) fn with<W: FrontWorld + Clone, O: fmt::Write>(
+pub(crate) fn with<W: Guest, O: fmt::Write>(
     world: &W,
     path: &str,
     config: Config,
@@ -52,12 +57,13 @@ pub(crate) fn with<W: FrontWorld + Clone, O: fmt::Write>(
     done.and(disk.close(out))
 }
 
-impl<W: FrontWorld + Clone> Disk<W> {
+impl<W: Guest> Disk<W> {
     fn connect(world: &W, path: &str, config: Config) -> Result<Self, Failure> {
         let limit = config.timeout;
         let frontend = Frontend::probe_within(world.clone(), path, limit)?;
         let (device, queues) = frontend.configure(config)?.set_up_queues()?.start()?;
-        Ok(Self { device, queues, clock: world.clock(), limit, lost: None })
+        let (guest, control) = (world.clone(), Control::new(world.store()?)?);
+        Ok(Self { device, queues, clock: world.clock(), limit, lost: None, guest, control })
     }
 
     /// Closes it and leaves it for the next connection.
@@ -74,7 +80,7 @@ impl<W: FrontWorld + Clone> Disk<W> {
     }
 }
 
-impl<W: FrontWorld> Disk<W> {
+impl<W: Guest> Disk<W> {
     /// Waits until queue `number` has completions, or need not be waited for. Errors: the backend does not answer, or does not
     /// come back, in time; the tool stack wants the disk back.
     pub(crate) fn wait(&mut self, number: usize, out: &mut impl fmt::Write) -> Result<(), Failure> {
@@ -95,8 +101,27 @@ impl<W: FrontWorld> Disk<W> {
         }
     }
 
+    /// Does what the tool stack asks of the guest.
+    fn obey(&mut self, out: &mut impl fmt::Write) -> Result<(), Failure> {
+        match self.control.next_request()? {
+            Some(Request::Suspend) => {
+                let _ = writeln!(out, "suspended");
+                let restored = self.guest.suspend()?;
+                let _ = writeln!(out, "{}", if restored { "restored" } else { "not saved after all" });
+                Ok(())
+            }
+            Some(Request::PowerOff) => Err(Failure::ToldToEnd),
+            Some(Request::Other(word)) => {
+                let _ = writeln!(out, "the tool stack asks for {word}, which is not done");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Does what a backend asks for that closes, goes, comes back or has another size. Sleeps only while it is gone.
     fn look_after(&mut self, out: &mut impl fmt::Write) -> Result<(), Failure> {
+        self.obey(out)?;
         let event = match self.lost {
             None => self.device.poll_control()?,
             Some(_) => self.device.wait_control(Some(LOOK))?,

@@ -2,15 +2,13 @@
 
 use core::fmt;
 
-use xen_platform::FrontWorld;
-
 use crate::{
-    Failure,
+    Failure, Guest,
     command::Order,
     disk::{self, Disk},
 };
 
-pub(crate) fn run<W: FrontWorld + Clone>(
+pub(crate) fn run<W: Guest>(
     world: &W,
     path: &str,
     order: &Order,
@@ -23,7 +21,7 @@ pub(crate) fn run<W: FrontWorld + Clone>(
     })
 }
 
-fn tell<W: FrontWorld>(disk: &Disk<W>, out: &mut impl fmt::Write) -> fmt::Result {
+fn tell<W: Guest>(disk: &Disk<W>, out: &mut impl fmt::Write) -> fmt::Result {
     let (ends, can, negotiated) = (disk.device.info(), disk.device.capabilities(), disk.device.negotiated());
     writeln!(out, "frontend {}", ends.frontend)?;
     writeln!(out, "backend {}, domain {}", ends.backend, ends.domain)?;

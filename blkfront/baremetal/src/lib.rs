@@ -29,9 +29,24 @@ mod verify;
 use alloc::string::String;
 use core::{error::Error, fmt};
 
-use xen_platform::{FrontWorld, StoreError};
+use xen_platform::{
+    FrontWorld, StoreError,
+    bare::{BootError, World},
+};
 
 use command::{Command, Order};
+
+/// A world whose guest can be saved and restored.
+pub trait Guest: FrontWorld + Clone {
+    /// As [`World::suspend`].
+    fn suspend(&self) -> Result<bool, BootError>;
+}
+
+impl Guest for World {
+    fn suspend(&self) -> Result<bool, BootError> {
+        World::suspend(self)
+    }
+}
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +60,7 @@ pub enum Failure {
     Store(#[from] StoreError),
     /// The toolstack gave the guest no such disk.
     #[error("no disk in {0}")]
-    NoDisk(String),
+    NoDisk(&'static str),
     /// The disk cannot be connected or closed.
     #[error(transparent)]
     Device(#[from] blkfront::Error),
@@ -98,6 +113,12 @@ pub enum Failure {
     /// The tool stack detaches the disk.
     #[error("the disk is being taken away")]
     TakenAway,
+    /// The tool stack wants the guest to end.
+    #[error("the guest is told to end")]
+    ToldToEnd,
+    /// The guest was saved, and cannot go on.
+    #[error("suspended: {0}")]
+    Suspended(#[from] BootError),
     /// The backend did not follow when the disk was closed.
     #[error("closing: {0}")]
     NotClosed(String),
@@ -125,7 +146,7 @@ impl Failure {
 }
 
 /// Does what `line` says and tells `out`. True if all went well.
-pub fn run<W: FrontWorld + Clone>(world: &W, line: &str, out: &mut impl fmt::Write) -> bool {
+pub fn run<W: Guest>(world: &W, line: &str, out: &mut impl fmt::Write) -> bool {
     let done = Order::parse(line).map_err(Failure::from).and_then(|order| obey(world, &order, out));
     // Whoever reads `out` sees what is missing.
     let _ = match &done {
@@ -150,7 +171,7 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-fn obey<W: FrontWorld + Clone>(world: &W, order: &Order, out: &mut impl fmt::Write) -> Result<(), Failure> {
+fn obey<W: Guest>(world: &W, order: &Order, out: &mut impl fmt::Write) -> Result<(), Failure> {
     let path = disk::path(world, order.device)?;
     match order.command {
         Command::Info => info::run(world, &path, order, out),

@@ -15,11 +15,11 @@ use core::{fmt, time::Duration};
 
 use blkfront::{Capabilities, Completion, Io, Operation, RejectReason};
 use blkfront_bench::Random;
-use xen_platform::{Clock as _, FrontWorld};
+use xen_platform::Clock as _;
 
 use self::model::Model;
 use crate::{
-    Failure,
+    Failure, Guest,
     buffers::Buffers,
     command::Order,
     disk::{self, Disk},
@@ -31,7 +31,7 @@ use crate::{
 const SPAN: u64 = 4096;
 const LARGEST_SPAN: u64 = 32_768;
 
-pub(crate) fn run<W: FrontWorld + Clone>(
+pub(crate) fn run<W: Guest>(
     world: &W,
     path: &str,
     order: &Order,
@@ -101,7 +101,7 @@ impl Work {
 }
 
 impl Soak {
-    fn new<W: FrontWorld>(disk: &mut Disk<W>, span: u64, seed: u64) -> Result<Self, Failure> {
+    fn new<W: Guest>(disk: &mut Disk<W>, span: u64, seed: u64) -> Result<Self, Failure> {
         let largest = largest(disk.device.capabilities(), span);
         let buffers = Buffers::for_queues(&mut disk.queues, largest * SECTOR + xen_platform::PAGE_SIZE)?;
         let depth = disk.queues.iter().map(blkfront::Queue::depth).sum();
@@ -112,7 +112,7 @@ impl Soak {
         Ok(Self { random, model, span, under_way, buffers, pass, counts })
     }
 
-    fn run<W: FrontWorld>(
+    fn run<W: Guest>(
         &mut self,
         disk: &mut Disk<W>,
         end: Duration,
@@ -135,7 +135,7 @@ impl Soak {
     }
 
     /// Writes or reads all of the model's range, and waits until nothing is under way.
-    fn whole<W: FrontWorld>(
+    fn whole<W: Guest>(
         &mut self,
         disk: &mut Disk<W>,
         op: Operation,
@@ -157,7 +157,7 @@ impl Soak {
     }
 
     /// The next operation. Sizes are chosen so that each power of two is as likely as any other.
-    fn choose<W: FrontWorld>(&mut self, disk: &Disk<W>) -> Work {
+    fn choose<W: Guest>(&mut self, disk: &Disk<W>) -> Work {
         let (can, range) = (disk.device.capabilities(), self.model.range());
         let unit = u64::from(can.alignment) / SECTOR as u64;
         let units = (range.end - range.start) / unit;
@@ -182,7 +182,7 @@ impl Soak {
     }
 
     /// Submits an operation as soon as nothing is in its way.
-    fn begin<W: FrontWorld>(
+    fn begin<W: Guest>(
         &mut self,
         disk: &mut Disk<W>,
         mut work: Work,
@@ -201,7 +201,7 @@ impl Soak {
     }
 
     /// False: there is no room, or no idle buffer.
-    fn submit<W: FrontWorld>(&mut self, disk: &mut Disk<W>, work: Work) -> Result<bool, Failure> {
+    fn submit<W: Guest>(&mut self, disk: &mut Disk<W>, work: Work) -> Result<bool, Failure> {
         let Work { op, extent, number, pass } = work;
         let Some(cookie) = self.under_way.iter().position(Option::is_none) else { return Ok(false) };
         let Some(queue) = disk.queues.get_mut(number) else { return Err(Failure::Gone) };
@@ -235,7 +235,7 @@ impl Soak {
     }
 
     /// Waits for a queue, and checks what it has done.
-    fn reap<W: FrontWorld>(
+    fn reap<W: Guest>(
         &mut self,
         disk: &mut Disk<W>,
         number: usize,

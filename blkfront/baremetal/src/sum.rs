@@ -5,10 +5,10 @@ use core::fmt;
 
 use blkfront::{Buffer, Completion, Operation};
 use sha2::{Digest as _, Sha256};
-use xen_platform::{FrontWorld, PAGE_SIZE};
+use xen_platform::PAGE_SIZE;
 
 use crate::{
-    Failure,
+    Failure, Guest,
     command::Order,
     disk::{self, Disk},
     extent::Extent,
@@ -20,7 +20,7 @@ const PIECE: usize = 1024;
 /// Pieces under way, of all queues together.
 const WINDOW: usize = 8;
 
-pub(crate) fn run<W: FrontWorld + Clone>(
+pub(crate) fn run<W: Guest>(
     world: &W,
     path: &str,
     order: &Order,
@@ -55,7 +55,7 @@ struct Window {
 
 impl Window {
     /// As many buffers for each queue. Errors: no memory for them.
-    fn new<W: FrontWorld>(disk: &mut Disk<W>) -> Result<Self, Failure> {
+    fn new<W: Guest>(disk: &mut Disk<W>) -> Result<Self, Failure> {
         let (queues, sectors) = (disk.queues.len(), disk.device.capabilities().sectors);
         let mut buffers = Vec::new();
         for _ in 0..WINDOW.div_ceil(queues) {
@@ -66,7 +66,7 @@ impl Window {
         Ok(Self { buffers, queues, sectors })
     }
 
-    fn digest<W: FrontWorld>(
+    fn digest<W: Guest>(
         &mut self,
         disk: &mut Disk<W>,
         out: &mut impl fmt::Write,
@@ -97,7 +97,7 @@ impl Window {
         Ok(sha.finalize().into())
     }
 
-    fn ask<W: FrontWorld>(&mut self, disk: &mut Disk<W>, piece: u64) -> Result<(), Failure> {
+    fn ask<W: Guest>(&mut self, disk: &mut Disk<W>, piece: u64) -> Result<(), Failure> {
         let extent = self.piece(piece);
         let Some(queue) = disk.queues.get_mut(round(piece, self.queues)) else { return Err(Failure::Gone) };
         let Some(buffer) = self.buffer(piece).take() else { return Err(Failure::Lost { cookie: piece }) };
@@ -107,7 +107,7 @@ impl Window {
     }
 
     /// Takes what a queue has read.
-    fn reap<W: FrontWorld>(&mut self, disk: &mut Disk<W>, number: usize) -> Result<(), Failure> {
+    fn reap<W: Guest>(&mut self, disk: &mut Disk<W>, number: usize) -> Result<(), Failure> {
         let Some(queue) = disk.queues.get_mut(number) else { return Err(Failure::Gone) };
         let mut failed = Ok(());
         queue.finish(&mut |Completion { io, result, .. }| match (result, io.buffer) {
@@ -130,7 +130,7 @@ impl Window {
         Extent { sector, sectors, offset: 0 }
     }
 
-    fn free<W: FrontWorld>(self, disk: &mut Disk<W>) {
+    fn free<W: Guest>(self, disk: &mut Disk<W>) {
         for (buffer, piece) in self.buffers.into_iter().zip(0..) {
             if let (Some(buffer), Some(queue)) = (buffer, disk.queues.get_mut(round(piece, self.queues))) {
                 queue.free_buffer(buffer);

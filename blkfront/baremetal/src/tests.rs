@@ -19,6 +19,8 @@ use xen_platform::{
 use super::*;
 use crate::verify::extents;
 
+mod asked;
+
 /// A guest with a disk of 16 MiB, as the tool stack leaves it.
 fn bed(setup: impl FnOnce(&mut Setup)) -> Bed {
     bed_of(32 * 1024, setup)
@@ -314,7 +316,7 @@ fn orders_that_make_no_sense_are_refused() {
         ("info queues=many", "what is 'queues=many'"),
         ("info segments=all", "what is 'segments=all'"),
         ("info persistent=maybe", "what is 'persistent=maybe'"),
-        ("info device=1", "no disk in /local/domain/"),
+        ("info device=1", "no disk in device/vbd"),
     ] {
         let (done, out) = told(&bed, line);
         assert!(!done && out.contains(told_of), "{line}: {out}");

@@ -8,10 +8,10 @@ use alloc::{vec, vec::Vec};
 use core::fmt;
 
 use blkfront::{Capabilities, Completion, Config, Operation, RejectReason, SegmentChoice};
-use xen_platform::{Clock as _, FrontWorld, PAGE_SIZE};
+use xen_platform::{Clock as _, PAGE_SIZE};
 
 use crate::{
-    Failure,
+    Failure, Guest,
     buffers::Buffers,
     command::Order,
     disk::{self, Disk},
@@ -19,7 +19,7 @@ use crate::{
     pattern::{self, SECTOR},
 };
 
-pub(crate) fn run<W: FrontWorld + Clone>(
+pub(crate) fn run<W: Guest>(
     world: &W,
     path: &str,
     order: &Order,
@@ -85,7 +85,7 @@ pub(crate) fn extents(disk: &Capabilities, count: u32) -> Vec<Extent> {
     sizes.iter().copied().enumerate().map(place).collect()
 }
 
-fn check<W: FrontWorld>(
+fn check<W: Guest>(
     disk: &mut Disk<W>,
     extents: &[Extent],
     number: u64,
@@ -110,14 +110,14 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// Writes all, makes it durable, reads all.
-    fn both<W: FrontWorld>(&mut self, disk: &mut Disk<W>, out: &mut impl fmt::Write) -> Result<(), Failure> {
+    fn both<W: Guest>(&mut self, disk: &mut Disk<W>, out: &mut impl fmt::Write) -> Result<(), Failure> {
         self.run(disk, Operation::Write, 0, out)?;
         disk.flush(out)?;
         self.run(disk, Operation::Read, 1, out)
     }
 
     /// Place `n` goes through queue `n + shift`.
-    fn run<W: FrontWorld>(
+    fn run<W: Guest>(
         &mut self,
         disk: &mut Disk<W>,
         op: Operation,
@@ -143,7 +143,7 @@ impl Pass<'_> {
     }
 
     /// False: there is no room, or no idle buffer.
-    fn submit<W: FrontWorld>(
+    fn submit<W: Guest>(
         &mut self,
         disk: &mut Disk<W>,
         number: usize,
@@ -174,7 +174,7 @@ impl Pass<'_> {
     }
 
     /// Waits for a queue, and checks what it has done.
-    fn reap<W: FrontWorld>(
+    fn reap<W: Guest>(
         &mut self,
         disk: &mut Disk<W>,
         number: usize,

@@ -129,24 +129,34 @@ impl Drop for Events {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Doorbell {
     pub(super) shared: SharedInfo,
-    pub(super) daemon: Daemon,
+    daemon: Daemon,
+    port: Port,
 }
 
 impl Doorbell {
+    pub(super) fn new(shared: SharedInfo, daemon: Daemon) -> Self {
+        Self { shared, daemon, port: daemon.port() }
+    }
+
+    /// Asks again which port it is.
+    pub(super) fn resume(&mut self) {
+        self.port = self.daemon.port();
+    }
+
     /// Rings at the other end.
     pub(super) fn ring(self) {
         // A port of the tool stack's does not go away; if it did, waiting for the answer ends in time.
-        let _ = hypercall::send(self.daemon.port());
+        let _ = hypercall::send(self.port);
     }
 
     /// Forgets that it rang; to be followed by a look at what it rings for.
     pub(super) fn silence(self) {
-        self.shared.clear(self.daemon.port());
+        self.shared.clear(self.port);
     }
 
     /// Sleeps until it rings, or `timeout` has passed (`None`: for ever).
     pub(super) fn wait(self, timeout: Option<Duration>) -> Result<(), Errno> {
-        poll(self.shared, &[self.daemon.port().0], timeout)
+        poll(self.shared, &[self.port.0], timeout)
     }
 }
 

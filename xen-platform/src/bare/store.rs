@@ -50,7 +50,7 @@ impl Connection {
         Some(Self {
             requests: ByteRing::new(daemon.page, abi::store::REQUESTS)?,
             replies: ByteRing::new(daemon.page, abi::store::REPLIES)?,
-            bell: Doorbell { shared, daemon },
+            bell: Doorbell::new(shared, daemon),
             decoder: Decoder::default(),
             clients: Vec::new(),
             lost: false,
@@ -59,6 +59,7 @@ impl Connection {
 
     /// Begins anew with a daemon that knows nothing of us: sets all watches again, each of which fires for that.
     pub(super) fn resume(&mut self) -> Result<(), StoreError> {
+        self.bell.resume();
         self.decoder = Decoder::default();
         self.lost = false;
         let mut watches = Vec::new();

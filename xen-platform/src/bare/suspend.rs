@@ -37,11 +37,13 @@ pub struct Control<S> {
 }
 
 impl<S: Store> Control<S> {
-    /// Listens from now on, and says so. Errors: XenStore's.
+    /// Listens from now on, and says so where it may. Errors: XenStore's.
     pub fn new(mut store: S) -> Result<Self, StoreError> {
         store.watch(SHUTDOWN, TOKEN)?;
-        store.apply(&FEATURES.map(|key| Change::Write(key, "1")))?;
-        Ok(Self { store })
+        match store.apply(&FEATURES.map(|key| Change::Write(key, "1"))) {
+            Ok(()) | Err(StoreError::NoEntry(_) | StoreError::Denied(_)) => Ok(Self { store }),
+            Err(error) => Err(error),
+        }
     }
 
     /// What was asked for since the last time, acknowledged. Never blocks for more than XenStore's answers, and for none while
@@ -51,7 +53,7 @@ impl<S: Store> Control<S> {
             return Ok(None);
         }
         let asked = match self.store.read(SHUTDOWN) {
-            Err(StoreError::NoEntry(_)) => return Ok(None),
+            Err(StoreError::NoEntry(_) | StoreError::Denied(_)) => return Ok(None),
             asked => asked?,
         };
         if asked.is_empty() {
