@@ -18,7 +18,8 @@ use crate::{
     config::Strategy,
     data::{
         handle::Report,
-        queue::{LogSpec, QueueKey, QueueSpec, StartError},
+        queue::{QueueKey, QueueSpec, StartError},
+        resume::LogSpec,
     },
     stats::QueueStats,
     storage::Image,
@@ -52,7 +53,7 @@ impl Terms {
     /// to read the ring's entries.
     fn log(&self, queue: u32, record: &QueueRecord) -> Option<LogSpec> {
         let Self { device, agreement, image, .. } = self;
-        let path = self.logs.as_ref()?.join(format!("{}-{queue}", device.to_string().replace('/', "-")));
+        let path = self.logs.as_ref()?.join(format!("{}{queue}", device.file_prefix()));
         let mut identity = format!("{device} queue {queue} port {} grants", record.event_channel);
         for gref in &record.ring_refs {
             _ = write!(identity, " {}", gref.0);

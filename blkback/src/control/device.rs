@@ -271,8 +271,9 @@ impl Device {
         };
         self.choice = Some(choice.clone());
         let (inbox, images, id) = (self.handle.clone(), self.context.images.clone(), self.id.clone());
+        let connected = self.vbd.is_inherited();
         // Opening may block for as long as a file server is away.
-        spawn_blocking(move || inbox.send(Message::Opened(images.open(&choice, &id))));
+        spawn_blocking(move || inbox.send(Message::Opened(images.open(&choice, &id, connected))));
         None
     }
 

@@ -11,6 +11,8 @@ use crate::storage::{FileId, Image, ImageError};
 
 /// How long a lock is waited for that nobody seems to have: a killed daemon's requests may be on their way to the disk.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same where a guest is connected, and waits too: longer than Linux tries to write to a disk that does not answer.
+const PATIENCE_CONNECTED: Duration = Duration::from_secs(300);
 /// How often it is tried.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
@@ -31,9 +33,11 @@ impl Served {
 }
 
 impl Images {
-    /// Opens what was chosen for a disk. May block. Errors: why not, for people; names the image, and who else has it.
-    pub fn open(&self, choice: &Choice, disk: &DeviceId) -> Result<Arc<Image>, String> {
+    /// Opens what was chosen for a disk. May block, the longer if its guest is `connected` since before this daemon began. Errors:
+    /// why not, for people; names the image, and who else has it.
+    pub fn open(&self, choice: &Choice, disk: &DeviceId, connected: bool) -> Result<Arc<Image>, String> {
         let begin = Instant::now();
+        let patience = if connected { PATIENCE_CONNECTED } else { PATIENCE };
         loop {
             match choice.open() {
                 Ok(image) => {
@@ -46,7 +50,7 @@ impl Images {
                     if let Some(holder) = holder {
                         return Err(format!("{error} by {holder}"));
                     }
-                    if begin.elapsed() >= PATIENCE {
+                    if begin.elapsed() >= patience {
                         return Err(format!("{error} by a process that is not known here"));
                     }
                     sleep(RETRY_EVERY);
@@ -97,7 +101,7 @@ mod tests {
             let source = Source::Path(self.folder.path().join("a.img"));
             let choice = Choice { source, options, settings: DiskConfig::default() };
             let disk = DeviceId { kind: "vbd".into(), domain: domain.to_string(), device: "51712".into() };
-            self.images.open(&choice, &disk)
+            self.images.open(&choice, &disk, false)
         }
     }
 

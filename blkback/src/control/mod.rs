@@ -10,7 +10,7 @@
 //! chooses the image, [`connection`] and [`workers`] reach the data plane. A guest can wake its own device's task as often as
 //! it likes, and nothing else.
 
-use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
+use std::{collections::HashMap, fs, future::Future, io, path::Path, sync::Arc, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::{
@@ -88,14 +88,23 @@ impl Control {
         let resize = context.config.daemon.resize_check_s;
         let mut resize_check =
             interval(Duration::from_secs(if resize == 0 { u64::from(u32::MAX) } else { resize }));
+        let mut logs = context.logs.clone();
         info!(kinds = ?context.config.daemon.kinds, base = context.base, "ready");
         tell_systemd(NotifyState::Ready);
         loop {
             tokio::select! {
                 (devices, all) = changes.take() => {
                     devices.into_iter().for_each(|id| self.look(id));
-                    if all && let Err(error) = self.scan().await {
-                        error!(%error, "cannot look for disks");
+                    if all {
+                        let found = self.scan().await;
+                        match (found, logs.take()) {
+                            (Ok(()), Some(logs)) => self.tidy(&logs),
+                            (Ok(()), None) => {}
+                            (Err(error), left) => {
+                                error!(%error, "cannot look for disks");
+                                logs = left;
+                            }
+                        }
                     }
                 }
                 Some(joined) = self.tasks.join_next() => self.ended(joined),
@@ -144,6 +153,16 @@ impl Control {
             }
         }
         Ok(())
+    }
+
+    /// Removes the logs of disks that went while no daemon was there. What stays does no harm.
+    fn tidy(&self, logs: &Path) {
+        let known: Vec<String> = self.devices.keys().map(DeviceId::file_prefix).collect();
+        for file in fs::read_dir(logs).into_iter().flatten().flatten() {
+            if !known.iter().any(|prefix| file.file_name().to_string_lossy().starts_with(prefix.as_str())) {
+                _ = fs::remove_file(file.path());
+            }
+        }
     }
 
     /// A device's task has ended.

@@ -266,6 +266,11 @@ impl DeviceId {
         (number(&domain) && number(&device)).then_some(Self { kind, domain, device })
     }
 
+    /// How the names of its files begin.
+    pub fn file_prefix(&self) -> String {
+        format!("{}-{}-{}-", self.kind, self.domain, self.device)
+    }
+
     /// The device's directory.
     pub fn dir(&self, base: &str) -> String {
         format!("{base}/{self}")

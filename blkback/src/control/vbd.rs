@@ -119,6 +119,11 @@ impl Vbd {
         self.seen.as_ref().is_some_and(|seen| matches!(seen.script, Script::None | Script::Ours))
     }
 
+    /// True when an earlier daemon left it connected, and its rings are not served yet.
+    pub fn is_inherited(&self) -> bool {
+        self.inherited
+    }
+
     /// The state it shows.
     pub fn state(&self) -> State {
         self.own

@@ -22,5 +22,6 @@ mod poll;
 pub mod queue;
 mod reap;
 mod respond;
+pub mod resume;
 mod submit;
 pub mod worker;

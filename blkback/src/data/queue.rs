@@ -1,19 +1,20 @@
 //! One queue of one device: a ring, its event channel, its pages and its disk, owned by one worker.
 
-use std::{collections::VecDeque, path::PathBuf, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
-use blkif_proto::{Entry, GrantRef, Head, Limits, MAX_ENTRY_SIZE};
-use ringbuf::{BackRing, Corrupt, LayoutError, Mapped, RingMem};
-use tracing::{error, warn};
+use blkif_proto::{Entry, GrantRef, Head, Limits};
+use ringbuf::{BackRing, Corrupt, LayoutError, Mapped};
 use xen_platform::{BackWorld, DomId, EventChannels, EventError, GrantError, Mapper, Port};
 
-use super::{cache::GrantCache, complaint::Complaints, inflight::Ticket};
+use super::{
+    cache::GrantCache,
+    complaint::Complaints,
+    inflight::Ticket,
+    resume::{self, LogSpec},
+};
 use crate::{
     config::Strategy,
-    log::{
-        Identity, Log,
-        recover::{Leftover, RecoverError, recover},
-    },
+    log::{Log, recover::RecoverError},
     stats::QueueStats,
     storage::{DiskId, Image},
 };
@@ -58,15 +59,6 @@ pub struct QueueSpec {
     pub image: Arc<Image>,
     /// Where to count.
     pub stats: Arc<QueueStats>,
-}
-
-/// A queue's log.
-#[derive(Clone, Debug)]
-pub struct LogSpec {
-    /// The file.
-    pub path: PathBuf,
-    /// Which connection it is of, in words; as long as that lasts, no other may have the same.
-    pub identity: String,
 }
 
 /// Why a queue could not be started.
@@ -204,16 +196,16 @@ impl<W: BackWorld> Queue<W> {
     ) -> Result<Self, StartError> {
         let pages = mapper.map_ring(spec.dom, &spec.ring_refs)?;
         let mut ring = BackRing::attach(Mapped::new(pages, spec.limits.abi.entry_size())?)?;
-        let taken_over = if spec.used { take_over::<W>(&spec, &mut ring)? } else { None };
+        let taken_over = if spec.used { resume::take_over(&spec, &mut ring)? } else { None };
         let port = events
             .bind_interdomain(spec.dom, spec.port)
             .map_err(|source| StartError::Bind { port: spec.port, source })?;
         let (log, again) = match taken_over {
             Some(mut left) => {
-                tell(&mut left, &mut ring, &spec.limits);
+                resume::tell(&mut left, &mut ring, &spec.limits);
                 (Some(left.log), left.unfinished.into())
             }
-            None => (spec.log.as_ref().and_then(|log| begin::<W>(log, &ring)), VecDeque::new()),
+            None => (spec.log.as_ref().and_then(|log| resume::begin(log, &ring)), VecDeque::new()),
         };
         let reach = Reach::of(spec.strategy, spec.persistent, &spec.image);
         Ok(Self {
@@ -282,54 +274,6 @@ impl<W: BackWorld> Queue<W> {
     pub(super) fn commit(&mut self) {
         if let Some(log) = &mut self.log {
             log.commit(self.ring.consumed());
-        }
-    }
-}
-
-/// A log for a ring that nobody has served. Without one the queue is served all the same: what is lost then is only that a next
-/// daemon could go on.
-fn begin<W: BackWorld>(log: &LogSpec, ring: &RingOf<W>) -> Option<Log> {
-    let identity = Identity { text: log.identity.clone(), entries: ring.layout().entries() };
-    let made = Log::create(&log.path, &identity).and_then(|mut made| {
-        made.commit(ring.consumed());
-        Ok(made)
-    });
-    made.inspect_err(|error| {
-        warn!(log = %log.path.display(), %error, "if this daemon is killed, the disk is lost to its guest");
-    })
-    .ok()
-}
-
-/// What an earlier daemon has left in its log, and moves past what it has taken. None: it has left nothing at all.
-fn take_over<W: BackWorld>(spec: &QueueSpec, ring: &mut RingOf<W>) -> Result<Option<Leftover>, StartError> {
-    let waiting = ring.available()?;
-    let left = match &spec.log {
-        Some(log) => {
-            let identity = Identity { text: log.identity.clone(), entries: ring.layout().entries() };
-            let entries_of = |first: &Entry| Head::parse(first, &spec.limits).entries;
-            recover(&log.path, &identity, ring.published(), entries_of)
-        }
-        None => Err(RecoverError::Io(std::io::Error::other("no log is kept"))),
-    };
-    match left {
-        Ok(left) => {
-            ring.consume(left.consumed.since(ring.published()))?;
-            Ok(Some(left))
-        }
-        Err(_) if waiting == 0 => Ok(None),
-        Err(cause) => Err(StartError::Used { entries: waiting, cause: Box::new(cause) }),
-    }
-}
-
-/// Answers what an earlier daemon has done and not told.
-fn tell<M: RingMem>(left: &mut Leftover, ring: &mut BackRing<M>, limits: &Limits) {
-    let mut first = [[0; MAX_ENTRY_SIZE]];
-    for (place, status) in left.untold.drain(..) {
-        left.log.read(place, &mut first);
-        let head = Head::parse(&first[0], limits);
-        left.log.answer(place, status, ring.responded());
-        if ring.respond(&head.answer(status).emit(), head.entries).is_err() {
-            error!(id = head.id, "more answers than requests");
         }
     }
 }

@@ -148,7 +148,6 @@ impl State {
             (_, 0) => Some(State::Free),
             (_, 1) => Some(State::Taken),
             (2, _) => {
-                #[expect(clippy::cast_possible_truncation, reason = "16 bits are left")]
                 let status = Status(((low >> 16) as u16).cast_signed());
                 Some(State::Answered { status, at: Index::new(at) })
             }

@@ -40,8 +40,15 @@ struct Bench {
     /// The private and the shared index of answers.
     responded: Index,
     published: Index,
-    /// By index: entries, place, and the answer's status and slot once there is one.
-    requests: BTreeMap<u32, (Vec<Entry>, u32, Option<(Status, u32)>)>,
+    /// By index.
+    requests: BTreeMap<u32, Asked>,
+}
+
+struct Asked {
+    entries: Vec<Entry>,
+    place: u32,
+    /// Status and slot, once there is one.
+    answer: Option<(Status, u32)>,
 }
 
 impl Bench {
@@ -82,7 +89,7 @@ impl Bench {
                 .map(|n| [if n == 0 { u8::try_from(size).unwrap() } else { mark + 1 }; 112])
                 .collect();
             let place = self.log.take(self.consumed, &entries).unwrap();
-            self.requests.insert(self.consumed.since(self.start), (entries, place, None));
+            self.requests.insert(self.consumed.since(self.start), Asked { entries, place, answer: None });
             self.consumed = self.consumed.plus(size);
         }
         self.log.commit(self.consumed);
@@ -90,7 +97,7 @@ impl Bench {
             let open: Vec<u32> = self
                 .requests
                 .iter()
-                .filter(|(_, request)| request.2.is_none())
+                .filter(|(_, request)| request.answer.is_none())
                 .map(|(index, _)| *index)
                 .collect();
             if open.is_empty() {
@@ -99,7 +106,7 @@ impl Bench {
             let choice = self.random(u32::try_from(open.len()).unwrap()) as usize;
             let status = [Status::OKAY, Status::ERROR, Status::NOT_SUPPORTED][choice % 3];
             let at = self.responded;
-            let (entries, place, answer) = self.requests.get_mut(&open[choice]).unwrap();
+            let Asked { entries, place, answer } = self.requests.get_mut(&open[choice]).unwrap();
             *answer = Some((status, at.since(self.start)));
             self.log.answer(*place, status, at);
             self.responded = at.plus(u32::try_from(entries.len()).unwrap());
@@ -120,13 +127,13 @@ impl Bench {
         assert!(consumed <= self.consumed.since(self.start));
         let mut expected: Vec<u32> =
             self.requests.keys().copied().filter(|index| *index < consumed).collect();
-        expected.retain(|index| self.requests[index].2.is_none_or(|(_, at)| at >= published));
+        expected.retain(|index| self.requests[index].answer.is_none_or(|(_, at)| at >= published));
         let mut found = Vec::new();
         let mut find = |log: &mut Log, place| {
             let mut first = [[0; 112]; 3];
             log.read(place, &mut first);
             let same =
-                |request: &(Vec<Entry>, u32, _)| request.1 == place && first[..request.0.len()] == request.0;
+                |request: &Asked| request.place == place && first[..request.entries.len()] == request.entries;
             let index = expected.iter().find(|index| same(&self.requests[index]));
             found.push(*index.expect("the entries are those of a request without an answer"));
             *found.last().unwrap()
@@ -140,8 +147,8 @@ impl Bench {
         let mut slot = published;
         for (place, status) in &left.untold {
             let index = find(&mut left.log, *place);
-            assert_eq!(self.requests[&index].2, Some((*status, slot)), "in the order of their slots");
-            slot += u32::try_from(self.requests[&index].0.len()).unwrap();
+            assert_eq!(self.requests[&index].answer, Some((*status, slot)), "in the order of their slots");
+            slot += u32::try_from(self.requests[&index].entries.len()).unwrap();
         }
         found.sort_unstable();
         assert_eq!(found, expected);
@@ -196,21 +203,22 @@ fn death_after_death() {
             bench.consumed = left.consumed;
             bench.responded = bench.published;
             let (published, known) = (bench.published.since(bench.start), left.consumed.since(bench.start));
-            bench
-                .requests
-                .retain(|index, request| *index < known && request.2.is_none_or(|(_, at)| at >= published));
+            bench.requests.retain(|index, request| {
+                *index < known && request.answer.is_none_or(|(_, at)| at >= published)
+            });
             bench.log = left.log;
             // The answer was not noted any more.
-            for request in bench.requests.values_mut().filter(|request| left.unfinished.contains(&request.1))
+            for request in
+                bench.requests.values_mut().filter(|request| left.unfinished.contains(&request.place))
             {
-                request.2 = None;
+                request.answer = None;
             }
             // Told at once, in the same slots.
             for (place, status) in left.untold {
-                let request = bench.requests.values_mut().find(|request| request.1 == place).unwrap();
-                request.2 = Some((status, bench.responded.since(bench.start)));
+                let request = bench.requests.values_mut().find(|request| request.place == place).unwrap();
+                request.answer = Some((status, bench.responded.since(bench.start)));
                 bench.log.answer(place, status, bench.responded);
-                bench.responded = bench.responded.plus(u32::try_from(request.0.len()).unwrap());
+                bench.responded = bench.responded.plus(u32::try_from(request.entries.len()).unwrap());
             }
             bench.published = bench.responded;
             bench.log.published();

@@ -30,7 +30,9 @@ impl FileId {
     pub fn locker(self) -> Option<u32> {
         let locks = std::fs::read_to_string("/proc/locks").ok()?;
         let process = locks.lines().find_map(|line| self.locker_of(line))?;
-        std::fs::exists(format!("/proc/{process}")).is_ok_and(|runs| runs).then_some(process)
+        std::fs::read_to_string(format!("/proc/{process}/stat"))
+            .is_ok_and(|stat| runs(&stat))
+            .then_some(process)
     }
 
     /// `1: FLOCK  ADVISORY  WRITE 4711 fe:01:123 0 EOF`: device in hexadecimal, inode in decimal numbers. A line with an arrow
@@ -41,6 +43,13 @@ impl FileId {
         let (major, minor) = (libc::major(self.device), libc::minor(self.device));
         (place == format!("{major:02x}:{minor:02x}:{}", self.inode)).then(|| process.parse().ok()).flatten()
     }
+}
+
+/// From a process' `stat` line, whose name in brackets may hold anything: a zombie has let its files go, and what still has the
+/// lock are requests of it.
+fn runs(stat: &str) -> bool {
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 /// Takes the lock, for as long as the value lives; none where files cannot be locked. Errors: `EWOULDBLOCK`, somebody else has
@@ -70,5 +79,11 @@ mod tests {
         assert_eq!(locker("1: POSIX  ADVISORY  WRITE 4711 fe:01:123 0 EOF"), None, "another kind of lock");
         assert_eq!(locker("1: -> FLOCK  ADVISORY  WRITE 4711 fe:01:123 0 EOF"), None, "one who waits");
         assert_eq!(locker("1: FLOCK  ADVISORY  WRITE -1 fe:01:123 0 EOF"), None, "another host's");
+    }
+
+    #[test]
+    fn a_zombie_does_not_run() {
+        assert!(runs("4711 (blkback) S 1 4711") && runs("4711 (a) Z (b) R 1 4711"));
+        assert!(!runs("4711 (blkback) Z 1 4711") && !runs("4711 (x) S) X 0 -1") && !runs(""));
     }
 }

@@ -8,6 +8,12 @@ boot_bare() {
         limit=$2
         shift 2
     fi
+    start_bare "$@"
+    end_of_bare -t "$limit" "$1"
+}
+
+# start_bare NAME pv|pvh COMMAND [disk=SPEC]...
+start_bare() {
     local name=$1 type=$2 command=$3 disks=() word
     for word in "${@:4}"; do disks+=("'${word#disk=}'"); done
     # Without tsc_mode PVH guests hang under emulation; see guest.sh.
@@ -24,9 +30,24 @@ END
     rm -f "$CONSOLES/guest-$name.log"
     say "$name, $type: $command"
     xl create -q "/run/$name.cfg"
-    within "$limit" is_gone "$name" >/dev/null || return 124
-    # The console's daemon may be a moment behind.
-    within 2 answer_of "$name" 0 >/dev/null || true
-    tr -d '\r' <"$CONSOLES/guest-$name.log"
-    return "$(answer_of "$name" 0 || echo 125)"
 }
+
+# end_of_bare [-t SECONDS] NAME: waits for it, and prints and returns what boot_bare does
+end_of_bare() {
+    local limit=60 OPTIND=1
+    if [ "$1" = -t ]; then
+        limit=$2
+        shift 2
+    fi
+    within "$limit" is_gone "$1" >/dev/null || return 124
+    # The console's daemon may be a moment behind.
+    within 2 answer_of "$1" 0 >/dev/null || true
+    told_by_bare "$1"
+    return "$(answer_of "$1" 0 || echo 125)"
+}
+
+# What it has printed so far.
+told_by_bare() { tr -d '\r' <"$CONSOLES/guest-$1.log"; }
+
+# has_told NAME PATTERN TIMES
+has_told() { [ "$(told_by_bare "$1" | grep -cE "$2")" -ge "$3" ]; }

@@ -24,3 +24,9 @@ stop_daemon() {
 daemon_footprint() {
     echo "$(ls "/proc/$daemon/fd" | wc -l) descriptors, $(grep -c gntdev "/proc/$daemon/maps" || true) mappings"
 }
+
+# At once, so that it can neither finish nor tell anything.
+kill_daemon() {
+    kill -KILL "$daemon"
+    wait "$daemon" || say 'killed'
+}
