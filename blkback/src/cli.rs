@@ -33,10 +33,20 @@ pub(crate) struct Arguments {
     /// Longest polling after work, in microseconds [default: 50 in a simulated world, else 0]
     #[arg(long, value_name = "N")]
     poll_us: Option<u64>,
+    /// The process dies at a step: STEP:COUNT
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_parser = step)]
+    pub(crate) die_at: Option<(blkback::steps::Step, u32)>,
     /// What to log: error, warn, info, debug, trace, or a filter such as info,blkback::control=debug; what the library
     /// that talks to XenStore says is of no use to anybody else
     #[arg(long, value_name = "FILTER", default_value = "info,xenstore_rs=off")]
     log: String,
+}
+
+#[cfg(debug_assertions)]
+fn step(text: &str) -> Result<(blkback::steps::Step, u32), String> {
+    let (step, count) = text.split_once(':').ok_or("STEP:COUNT")?;
+    Ok((step.parse()?, count.parse().map_err(|error| format!("{count}: {error}"))?))
 }
 
 impl Arguments {

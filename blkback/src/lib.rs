@@ -24,4 +24,5 @@ pub mod data;
 pub mod log;
 pub mod run_dir;
 pub mod stats;
+pub mod steps;
 pub mod storage;

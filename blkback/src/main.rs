@@ -34,6 +34,10 @@ fn run(arguments: &cli::Arguments) -> Result<()> {
         return Ok(());
     }
     arguments.start_log()?;
+    #[cfg(debug_assertions)]
+    if let Some((step, count)) = arguments.die_at {
+        blkback::steps::die_at(step, count);
+    }
     if arguments.xen == "linux" {
         let world = linux::World::for_backend()?;
         let run_dir = config.daemon.run_dir.get_or_insert_with(|| "/run/blkback".into());

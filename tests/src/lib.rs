@@ -4,7 +4,8 @@
 //!   world          a simulated Xen with the real programs in it, for all that follows
 //!   conformance    the clauses of the protocol, each with a name
 //!   bench          the pair against its ceiling and its peer
-//!   bin/xensim     the launcher: demo, up, run, bench
+//!   kills          the backend is killed again and again under guests that check everything
+//!   bin/xensim     the launcher: demo, up, run, bench, kills
 //!   bin/xenclauses the clauses on real Xen, and the table of what came of them
 //!   ../tests/      golden layouts, two processes, programs by others
 //! ```
@@ -19,4 +20,5 @@
 
 pub mod bench;
 pub mod conformance;
+pub mod kills;
 pub mod world;

@@ -62,7 +62,7 @@ pub struct Vbd {
     begun: bool,
     /// The toolstack has made the device anew under our hands.
     remade: bool,
-    /// An earlier daemon left the device connected.
+    /// An earlier daemon may have served the frontend that is there.
     inherited: bool,
     /// When the toolstack has waited long enough for our state 2.
     overdue: Option<Duration>,
@@ -190,7 +190,7 @@ impl Vbd {
     }
 
     fn see(&mut self, seen: Seen) {
-        use State::{Closed, Closing, Connected, Initialised, Initialising, Unknown};
+        use State::{Closed, Closing, Connected, InitWait, Initialised, Initialising, Unknown};
         let before = self.seen.as_ref().map_or(Unknown, |seen| seen.frontend);
         let frontend = seen.frontend;
         self.met |= frontend != Unknown;
@@ -214,7 +214,8 @@ impl Vbd {
             // At our first look it is what the toolstack, or an earlier daemon, left.
             Some(own) if self.seen.is_none() => {
                 self.own = adopted(own);
-                self.inherited = own == Connected;
+                // At 2 an earlier daemon may have been about to take it over from one before.
+                self.inherited = matches!(own, InitWait | Connected) && frontend.is_served();
             }
             // Afterwards only the toolstack writes it: to detach, to force, or by making the device anew.
             Some(own @ (Initialising | Closing | Closed)) => {

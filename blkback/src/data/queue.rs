@@ -16,6 +16,7 @@ use crate::{
     config::Strategy,
     log::{Log, recover::RecoverError},
     stats::QueueStats,
+    steps::{Step, reached},
     storage::{DiskId, Image},
 };
 
@@ -200,6 +201,7 @@ impl<W: BackWorld> Queue<W> {
         let port = events
             .bind_interdomain(spec.dom, spec.port)
             .map_err(|source| StartError::Bind { port: spec.port, source })?;
+        reached(Step::Bound);
         let (log, again) = match taken_over {
             Some(mut left) => {
                 resume::tell(&mut left, &mut ring, &spec.limits);
@@ -267,6 +269,7 @@ impl<W: BackWorld> Queue<W> {
         self.ring.consume(head.entries)?;
         let noted = entries.get(..head.entries as usize).unwrap_or_default();
         let place = self.log.as_mut().and_then(|log| log.take(index, noted));
+        reached(Step::Noted);
         Ok(Some((head, place)))
     }
 
@@ -275,6 +278,7 @@ impl<W: BackWorld> Queue<W> {
         if let Some(log) = &mut self.log {
             log.commit(self.ring.consumed());
         }
+        reached(Step::Committed);
     }
 }
 

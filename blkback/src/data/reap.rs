@@ -9,7 +9,10 @@ use super::{
     submit,
     worker::Worker,
 };
-use crate::storage::Storage;
+use crate::{
+    steps::{Step, reached},
+    storage::Storage,
+};
 
 impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
     /// Takes finished operations in. Requests with another step go on, the others lie in `finished` afterwards, without
@@ -34,6 +37,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         if self.finished.is_empty() {
             return reaped;
         }
+        reached(Step::Reaped);
         let mut finished = std::mem::take(&mut self.finished);
         if finished.iter().any(|ticket| ticket.data.is_copied() && ticket.data.is_read()) {
             map::copy(&mut self.mapper, &mut self.scratch, &mut finished, Leg::Out);

@@ -10,7 +10,10 @@ use super::{
     queue::{Barrier, MappingOf},
     worker::Worker,
 };
-use crate::storage::Storage;
+use crate::{
+    steps::{Step, reached},
+    storage::Storage,
+};
 
 impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
     /// Answers every finished request.
@@ -31,9 +34,11 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             if let (Some(log), Some(place)) = (&mut queue.log, data.logged.take()) {
                 log.answer(place, status, queue.ring.responded());
             }
+            reached(Step::Answered);
             if queue.ring.respond(&response.emit(), entries).is_err() {
                 error!(id = response.id, "more answers than requests");
             }
+            reached(Step::Written);
             if let Err(failure) = data.outcome {
                 queue.complaints.tell(&queue.image, response.id, data, failure);
             }
@@ -61,14 +66,17 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         queue.unpublished = false;
         queue.stats.batches.add(1);
         let notify = queue.ring.publish();
+        reached(Step::Published);
         if let Some(log) = &mut queue.log {
             log.published();
         }
+        reached(Step::Forgotten);
         if notify.is_needed() {
             queue.stats.notifications.add(1);
             if let Err(error) = self.events.notify(queue.port) {
                 error!(%error, key = ?queue.key, "cannot notify the guest");
             }
+            reached(Step::Notified);
         }
         match std::mem::replace(&mut queue.barrier, Barrier::Open) {
             Barrier::Active if queue.in_flight > 0 => queue.barrier = Barrier::Active,

@@ -7,9 +7,12 @@ use ringbuf::{BackRing, RingMem};
 use tracing::{error, info, warn};
 
 use super::queue::{QueueSpec, StartError};
-use crate::log::{
-    Identity, Log,
-    recover::{Leftover, RecoverError, recover},
+use crate::{
+    log::{
+        Identity, Log,
+        recover::{Leftover, RecoverError, recover},
+    },
+    steps::{Step, reached},
 };
 
 /// A queue's log.
@@ -51,6 +54,7 @@ pub(super) fn take_over<M: RingMem>(
         }
         None => Err(RecoverError::Io(std::io::Error::other("no log is kept"))),
     };
+    reached(Step::TakenOver);
     match left {
         Ok(left) => {
             ring.consume(left.consumed.since(ring.published()))?;
@@ -74,4 +78,5 @@ pub(super) fn tell<M: RingMem>(left: &mut Leftover, ring: &mut BackRing<M>, limi
             error!(id = head.id, "more answers than requests");
         }
     }
+    reached(Step::Told);
 }

@@ -32,7 +32,11 @@ use super::{
     poll::Poll,
     queue::{Barrier, MappingOf, Phase, Queue, QueueKey, QueueSpec, StartError},
 };
-use crate::{stats::WorkerStats, storage::Storage};
+use crate::{
+    stats::WorkerStats,
+    steps::{Step, reached},
+    storage::Storage,
+};
 
 /// Turns after which a polling worker also looks for orders, and for events of the queues that it does not poll.
 const OUTLOOK: u32 = 32;
@@ -139,6 +143,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         self.submit();
         self.storage.kick().map_err(|error| format!("storage: {error}"))?;
         if worked {
+            reached(Step::Submitted);
             self.stats.batches.add(1);
             self.stats.storage_calls.set(self.storage.system_calls());
             self.trimmed = false;

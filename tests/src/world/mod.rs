@@ -131,6 +131,14 @@ impl World {
         Ok(())
     }
 
+    /// Kills the daemon's process, if it has not ended by itself.
+    pub fn end_backend(&mut self) {
+        if let Some(Backend::Process(process)) = &mut self.backend {
+            process.kill();
+        }
+        self.backend = None;
+    }
+
     /// The last lines of the daemon's log, for messages; empty when it runs in a thread.
     pub fn backend_words(&self) -> String {
         match &self.backend {

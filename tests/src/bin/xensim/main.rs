@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod guests;
 mod image;
+mod kills;
 mod run;
 mod up;
 
@@ -29,6 +30,8 @@ enum Command {
     Run(run::Args),
     /// Measure the pair against raw io_uring and qemu-storage-daemon
     Bench(bench::Args),
+    /// Kill the backend again and again under guests that check everything
+    Kills(kills::Args),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Kills(args) => kills::run(&args),
     });
     outcome.unwrap_or_else(|error| {
         eprintln!("xensim: {error:#}");

@@ -1,6 +1,6 @@
 //! The scripted frontend: a guest that does exactly what a clause tells it.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use blkif_proto::{
@@ -10,7 +10,7 @@ use blkif_proto::{
     xenbus::State,
 };
 use xen_platform::{
-    Access, Change, DomId, EventChannels as _, FrontWorld, Lender as _, Store as _, StoreError,
+    Access, Change, DomId, EventChannels as _, FrontWorld, Lender as _, Store as _, StoreError, sim,
 };
 
 use super::{Connection, RawQueue, Wish, patience};
@@ -26,6 +26,15 @@ pub struct Guest<W: FrontWorld> {
     pub vbd: Vbd,
     /// The layout to speak.
     pub abi: Abi,
+}
+
+impl Guest<sim::World> {
+    /// The guest of this disk, in the simulated world at `dir`.
+    pub fn of(dir: &Path, vbd: Vbd, abi: Abi) -> Result<Self> {
+        let world = sim::World::connect(dir, vbd.guest)?;
+        let store = world.store()?;
+        Ok(Self { world, store, vbd, abi })
+    }
 }
 
 impl<W: FrontWorld> Guest<W> {

@@ -5,7 +5,7 @@ use std::{path::Path, sync::OnceLock};
 use anyhow::{Context as _, Result, bail, ensure};
 use blkback::config::{Config, Strategy};
 use blkif_proto::Abi;
-use xen_platform::{FrontWorld as _, sim};
+use xen_platform::sim;
 
 use super::{Connection, Guest, Image, Wish};
 use crate::world::{Binaries, Disk, GUEST_PAGES, Vbd, World};
@@ -119,9 +119,7 @@ impl Rig {
 
     /// The guest's side of an attached disk.
     pub fn guest_of(&mut self, vbd: Vbd) -> Result<Guest<sim::World>> {
-        let world = sim::World::connect(self.world.dir(), vbd.guest)?;
-        let store = world.store()?;
-        Ok(Guest { world, store, vbd, abi: self.abi })
+        Guest::of(self.world.dir(), vbd, self.abi)
     }
 
     /// Another guest that uses its disk.
