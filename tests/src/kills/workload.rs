@@ -111,6 +111,10 @@ impl Workload {
                 self.idle_since = Instant::now();
             } else {
                 ensure!(self.idle_since.elapsed() < PATIENCE, "no answer within {PATIENCE:?}");
+                // So that it is notified, too.
+                for queue in &mut self.connection.queues {
+                    queue.ring.arm()?;
+                }
                 std::thread::sleep(Duration::from_micros(100));
             }
         }

@@ -10,9 +10,9 @@ create pv disk="$(served_by_us /images/pv.img xvda)"
 create pvh pvh disk="$(served_by_us /images/pvh.img xvda)"
 idle=$(daemon_footprint)
 for guest in pv pvh; do
-    run $guest 'fio --name=verify --filename=/dev/xvda --rw=randwrite --bsrange=4k-64k --iodepth=16 --ioengine=libaio --direct=1 \
+    run $guest '{ fio --name=verify --filename=/dev/xvda --rw=randwrite --bsrange=4k-64k --iodepth=16 --ioengine=libaio --direct=1 \
         --time_based --runtime=60 --verify=crc32c --verify_backlog=64 --verify_fatal=1 --randrepeat=0 --minimal \
-        >/tmp/fio 2>&1 </dev/null; echo $? >/tmp/over &'
+        >/tmp/fio 2>&1 </dev/null; echo $? >/tmp/over; } &'
 done
 for kill in {1..20}; do
     sleep 0.$((RANDOM % 10))
@@ -26,7 +26,8 @@ for guest in pv pvh; do
     run $guest 'cat /tmp/fio; test "$(cat /tmp/over)" = 0'
     equal "errors that $guest's driver tells of" "$(run $guest 'dmesg | grep -ciE "xvda.*(error|disabled|response)" || true')" 0
 done
-grep -c 'requests of an earlier daemon' /out/blkback.log
+say "$(grep -c 'earlier daemon was killed' /out/blkback.log) rings were taken over"
+[ "$(sed -n 's/.* again=\([0-9]*\).*/\1/p' /out/blkback.log | sort -n | tail -n 1)" -gt 0 ]
 no_kernel_complaint pv pvh
 shut_down pv
 shut_down pvh

@@ -4,8 +4,7 @@
 make_image disk.img 32M
 start_daemon
 free -m
-df -h /run /out /tmp | cat
-create one pvh memory=128 disk="$(served_by_us disk.img xvda)"
+create one pvh disk="$(served_by_us disk.img xvda)"
 run one 'echo before; cat /proc/uptime'
 say 'saving'
 time xl -vvv save one /run/one.save 2>/out/save.log || { tail -30 /out/save.log; false; }
