@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 /// Finds virtual disks in XenStore as toolstacks make them, and serves each from the file or block device that the toolstack
 /// or the configuration names. SIGHUP measures all images again; SIGTERM and SIGINT let the guests close, and end it.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
     /// Where Xen is: `linux` for /dev/xen on this machine, or `sim:DIR` for a simulated one
     #[arg(long, value_name = "WORLD", default_value = "linux")]
@@ -33,6 +33,8 @@ pub(crate) struct Arguments {
     /// Longest polling after work, in microseconds [default: 50 in a simulated world, else 0]
     #[arg(long, value_name = "N")]
     poll_us: Option<u64>,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
     /// The process dies at a step: STEP:COUNT
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, value_parser = step)]
@@ -41,6 +43,20 @@ pub(crate) struct Arguments {
     /// that talks to XenStore says is of no use to anybody else
     #[arg(long, value_name = "FILTER", default_value = "info,xenstore_rs=off")]
     log: String,
+}
+
+/// What else this program does.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Put this program in the place of the daemon that runs: guests see a pause
+    Upgrade {
+        /// The running daemon's run directory
+        #[arg(long, value_name = "DIR", default_value = "/run/blkback")]
+        run_dir: PathBuf,
+        /// Seconds to wait for it
+        #[arg(long, value_name = "N", default_value_t = 30)]
+        patience: u64,
+    },
 }
 
 #[cfg(debug_assertions)]

@@ -15,7 +15,7 @@ use xen_platform::BackWorld;
 
 use crate::{
     config::Config,
-    control::{self, ControlError, device::Context, images::Images, store::Store, workers::Workers},
+    control::{self, ControlError, End, device::Context, images::Images, store::Store, workers::Workers},
     data::{inflight::InFlight, queue::MappingOf},
     storage::{Engine, Storage},
 };
@@ -61,18 +61,23 @@ pub async fn run<W: BackWorld>(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), DaemonError> {
     let (_, never) = unbounded_channel();
-    run_with(world, store, config, Engine::new, never, shutdown).await
+    let shutdown = async {
+        shutdown.await;
+        End::Stop
+    };
+    run_with(world, store, config, Engine::new, never, shutdown).await.map(|_| ())
 }
 
-/// [`run`] with another storage, made once on each worker thread, and a signal to measure all images again.
+/// [`run`] with another storage, made once on each worker thread, a signal to measure all images again, and a choice of ends.
+/// Returns which it was; after a hand-over nothing is left of the daemon but its logs.
 pub async fn run_with<W, S, F>(
     world: W,
     store: Option<&Path>,
     config: Config,
     storage: F,
     measure: UnboundedReceiver<()>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), DaemonError>
+    shutdown: impl Future<Output = End>,
+) -> Result<End, DaemonError>
 where
     W: BackWorld,
     S: Storage<InFlight<MappingOf<W>>>,

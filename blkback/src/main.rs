@@ -1,10 +1,15 @@
 //! The daemon: joins a world, and runs [`blkback::daemon`] in it until it is told to stop.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use blkback::{
     config::{Config, Strategy},
+    control::End,
     daemon,
     run_dir::RunDir,
     storage::Engine,
@@ -17,9 +22,17 @@ use tokio::{
 use xen_platform::{BackWorld, DomId, linux, sim};
 
 mod cli;
+mod upgrade;
 
 fn main() -> ExitCode {
-    match run(&cli::Arguments::parse()) {
+    let arguments = cli::Arguments::parse();
+    let done = match &arguments.command {
+        Some(cli::Command::Upgrade { run_dir, patience }) => {
+            upgrade::ask(run_dir, Duration::from_secs(*patience))
+        }
+        None => run(&arguments).and_then(go_on),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("blkback: {error:#}");
@@ -28,10 +41,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &cli::Arguments) -> Result<()> {
+/// How the daemon has ended: where another program takes its place, in this process, that begins now.
+fn go_on(end: End) -> Result<()> {
+    match end {
+        End::Stop => Ok(()),
+        End::HandOver(program) => Err(upgrade::become_program(&program)),
+    }
+}
+
+fn run(arguments: &cli::Arguments) -> Result<End> {
     let mut config = arguments.config()?;
     if arguments.check_config {
-        return Ok(());
+        return Ok(End::Stop);
     }
     arguments.start_log()?;
     #[cfg(debug_assertions)]
@@ -60,7 +81,7 @@ fn run(arguments: &cli::Arguments) -> Result<()> {
 }
 
 /// Runs the daemon in `world` until a signal ends it.
-fn serve(world: impl BackWorld, store: Option<&Path>, config: Config) -> Result<()> {
+fn serve(world: impl BackWorld, store: Option<&Path>, config: Config) -> Result<End> {
     // Images are opened on threads of their own, which do not stay.
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime
@@ -71,7 +92,7 @@ fn serve(world: impl BackWorld, store: Option<&Path>, config: Config) -> Result<
     runtime.block_on(async {
         let (measure, measures) = unbounded_channel();
         tokio::spawn(forward_hangups(measure));
-        let shutdown = asked_to_stop()?;
+        let shutdown = asked_to_end(config.daemon.run_dir.clone())?;
         Ok(daemon::run_with(world, store, config, Engine::new, measures, shutdown).await?)
     })
 }
@@ -82,13 +103,21 @@ async fn forward_hangups(measure: UnboundedSender<()>) {
     while hangup.recv().await.is_some() && measure.send(()).is_ok() {}
 }
 
-/// Done at the first SIGTERM or SIGINT.
-fn asked_to_stop() -> Result<impl Future<Output = ()>> {
+/// Done at the first SIGTERM or SIGINT, or when another program is to take over.
+fn asked_to_end(run_dir: Option<PathBuf>) -> Result<impl Future<Output = End>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut upgrade = signal(SignalKind::user_defined2())?;
     Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return End::Stop,
+                _ = interrupt.recv() => return End::Stop,
+                _ = upgrade.recv() => {
+                    if let Some(program) = run_dir.as_deref().and_then(upgrade::asked) {
+                        return End::HandOver(program);
+                    }
+                }
+            }
         }
     })
 }

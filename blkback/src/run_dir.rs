@@ -1,9 +1,13 @@
 //! The daemon's run directory, and that only one daemon uses it.
 
 use std::{
+    fmt,
     fs::{self, File},
     io::{self, Read as _, Seek as _, Write as _},
+    num::ParseIntError,
     path::{Path, PathBuf},
+    str::FromStr,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use nix::{
@@ -11,10 +15,52 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
+use crate::log;
+
 /// Two daemons that answer for the same disks would destroy them, so the first keeps the others out until it ends.
 #[derive(Debug)]
 pub struct RunDir {
     _lock: Flock<File>,
+}
+
+/// Who holds a run directory, as it wrote into the lock's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process.
+    pub process: u32,
+    /// The version of its logs.
+    pub logs: u32,
+    /// When it began: nanoseconds of the system's clock, by which one daemon differs from the next in the same process.
+    pub since: u128,
+}
+
+impl Holder {
+    /// This process, from now on.
+    fn new() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { process: std::process::id(), logs: log::VERSION, since: since.as_nanos() }
+    }
+
+    /// The daemon that holds `dir`, or held it last. None: nobody ever did, or one that did not say so.
+    pub fn of(dir: &Path) -> Option<Self> {
+        fs::read_to_string(dir.join("lock")).ok()?.parse().ok()
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} logs {} since {}", self.process, self.logs, self.since)
+    }
+}
+
+impl FromStr for Holder {
+    type Err = Option<ParseIntError>;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let [process, "logs", logs, "since", since] = words[..] else { return Err(None) };
+        Ok(Self { process: process.parse()?, logs: logs.parse()?, since: since.parse()? })
+    }
 }
 
 /// Why the run directory is not ours.
@@ -48,14 +94,15 @@ impl RunDir {
         match Flock::lock(file.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
             Ok(mut lock) => {
                 let written = lock.set_len(0).and_then(|()| lock.rewind());
-                written.and_then(|()| writeln!(*lock, "{}", std::process::id())).map_err(failed)?;
+                written.and_then(|()| writeln!(*lock, "{}", Holder::new())).map_err(failed)?;
                 Ok(Self { _lock: lock })
             }
             Err((mut file, Errno::EWOULDBLOCK)) => {
                 let mut holder = String::new();
                 // Only for the message.
                 let _ = file.read_to_string(&mut holder);
-                Err(RunDirError::Taken { path: path.clone(), holder: holder.trim().to_owned() })
+                let holder = holder.split_whitespace().next().unwrap_or_default().to_owned();
+                Err(RunDirError::Taken { path: path.clone(), holder })
             }
             Err((_, errno)) => Err(failed(errno.into())),
         }
@@ -76,8 +123,12 @@ mod tests {
             refused.contains(&format!("another blkback is running, process {}", std::process::id())),
             "{refused}"
         );
+        let holder = Holder::of(&run).unwrap();
+        assert_eq!((holder.process, holder.logs), (std::process::id(), log::VERSION));
         drop(first);
         RunDir::claim(&run).unwrap();
+        assert!(Holder::of(&run).unwrap().since > holder.since);
+        assert!("4711".parse::<Holder>().is_err() && "1 logs 2 since x".parse::<Holder>().is_err());
     }
 
     #[test]

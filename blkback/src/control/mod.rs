@@ -10,7 +10,15 @@
 //! chooses the image, [`connection`] and [`workers`] reach the data plane. A guest can wake its own device's task as often as
 //! it likes, and nothing else.
 
-use std::{collections::HashMap, fs, future::Future, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fs,
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 use tokio::{
@@ -48,6 +56,18 @@ pub enum ControlError {
     Worker(String),
 }
 
+/// How the daemon ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Guests close their disks.
+    Stop,
+    /// This program goes on; guests do not notice.
+    HandOver(PathBuf),
+}
+
+/// How long requests may keep a hand-over waiting.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(5);
+
 struct Control {
     context: Arc<Context>,
     devices: HashMap<DeviceId, DeviceHandle>,
@@ -60,20 +80,26 @@ pub async fn run(
     context: Arc<Context>,
     mut ends: UnboundedReceiver<Result<(), String>>,
     measure: UnboundedReceiver<()>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), ControlError> {
+    shutdown: impl Future<Output = End>,
+) -> Result<End, ControlError> {
     let mut control =
         Control { context: Arc::clone(&context), devices: HashMap::new(), tasks: JoinSet::new() };
-    tokio::select! {
-        served = control.serve(measure) => served?,
+    let end = tokio::select! {
+        served = control.serve(measure) => {
+            served?;
+            End::Stop
+        }
         Some(end) = ends.recv() => {
             return Err(ControlError::Worker(end.err().unwrap_or_else(|| "without a reason".into())));
         }
-        () = context.store.listen() => {}
-        () = shutdown => {}
+        () = context.store.listen() => End::Stop,
+        end = shutdown => end,
+    };
+    match &end {
+        End::Stop => control.shut_down().await,
+        End::HandOver(_) => control.hand_over().await,
     }
-    control.shut_down().await;
-    Ok(())
+    Ok(end)
 }
 
 impl Control {
@@ -173,6 +199,15 @@ impl Control {
             Ok(_) => {}
             Err(error) => error!(%error, "a device's task failed"),
         }
+    }
+
+    /// Finishes what is under way and leaves every guest as it is. What does not come to an end in time is in the logs.
+    async fn hand_over(mut self) {
+        info!(devices = self.devices.len(), "handing over");
+        if timeout(HAND_OVER_WITHIN, self.context.workers.pause()).await.is_err() {
+            warn!("requests are still under way: they will be done again");
+        }
+        self.tasks.shutdown().await;
     }
 
     /// Lets every guest close, and waits for all of them, but not for ever.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use xen_platform::BackWorld;
 
 use crate::{
@@ -98,6 +98,17 @@ impl Workers {
     /// Lets a queue come to an end.
     pub fn drain(&self, thread: usize, key: QueueKey) -> bool {
         self.threads.get(thread).is_some_and(|thread| thread.order(Order::Drain(key)))
+    }
+
+    /// Lets every thread finish what it has under way, and take nothing new for ever. Done when all have.
+    pub async fn pause(&self) {
+        let (send, mut paused) = unbounded_channel();
+        self.threads.iter().for_each(|thread| _ = thread.order(Order::Pause(send.clone())));
+        drop(send);
+        for _ in &self.threads {
+            // A thread that is gone has nothing under way.
+            paused.recv().await;
+        }
     }
 
     /// What each thread has done.

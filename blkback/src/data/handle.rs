@@ -9,6 +9,7 @@ use std::{
 };
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::sync::mpsc::UnboundedSender;
 use tracing::error;
 use xen_platform::BackWorld;
 
@@ -27,6 +28,8 @@ pub enum Order {
     /// Admit nothing more, finish what was admitted, let all pages and the event channel go. Answered by
     /// [`Report::Drained`], also if the queue is unknown.
     Drain(QueueKey),
+    /// Admit nothing more from any queue, finish what was admitted, and then say so; the rings stay.
+    Pause(UnboundedSender<()>),
     /// Come to an end; queues that were not drained are dropped.
     Stop,
 }

@@ -22,6 +22,7 @@ use std::{
 
 use blkif_proto::{Entry, MAX_ENTRY_SIZE, segment_block::MAX_ENTRIES};
 use ringbuf::Corrupt;
+use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, warn};
 use xen_platform::{BackWorld, EventChannels, Port};
 
@@ -69,6 +70,10 @@ pub struct Worker<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> {
     stats: Arc<WorkerStats>,
     stopped: bool,
     trimmed: bool,
+    /// Nothing is admitted.
+    paused: bool,
+    /// Who is to be told when nothing is under way any more.
+    pauses: Option<UnboundedSender<()>>,
 }
 
 impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
@@ -112,6 +117,8 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             stats,
             stopped: false,
             trimmed: true,
+            paused: false,
+            pauses: None,
         })
     }
 
@@ -123,7 +130,11 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             if turns.is_multiple_of(OUTLOOK) {
                 self.look_outside();
             }
-            if self.turn()? {
+            let worked = self.turn()?;
+            if self.pauses.is_some() {
+                self.tell_paused();
+            }
+            if worked {
                 self.poll.found_work();
             } else if self.poll.look_again(Instant::now) {
                 std::hint::spin_loop();
@@ -263,6 +274,12 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
                     }
                 }
             },
+            Order::Pause(listener) => {
+                self.paused = true;
+                self.pauses = Some(listener);
+                self.active.clear();
+                self.queues.iter_mut().flatten().for_each(|queue| queue.active = false);
+            }
             Order::Stop => self.stopped = true,
         }
     }
@@ -327,10 +344,21 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
     pub(super) fn activate(&mut self, index: usize) {
         if let Some(Some(queue)) = self.queues.get_mut(index)
             && !queue.active
+            && !self.paused
             && queue.is_open()
         {
             queue.active = true;
             self.active.push(index);
+        }
+    }
+
+    /// Says that it is paused, as soon as nothing is under way.
+    fn tell_paused(&mut self) {
+        if self.queues.iter().flatten().all(|queue| queue.in_flight == 0)
+            && let Some(listener) = self.pauses.take()
+        {
+            // One who does not wait any more does not mind.
+            _ = listener.send(());
         }
     }
 

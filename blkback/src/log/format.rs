@@ -20,8 +20,8 @@ use super::memory::{HEADER, Memory, RECORD, WORD, load, store};
 
 /// The first word.
 const MAGIC: u64 = u64::from_ne_bytes(*b"blkiflog");
-/// Versions that this program writes and reads.
-pub(super) const VERSION: u32 = 1;
+/// The version of logs that this program writes, and the only one that it reads.
+pub const VERSION: u32 = 1;
 const CHECK: usize = 1;
 const SIZES: usize = 2;
 const TEXT: usize = 8;

@@ -27,7 +27,7 @@ mod format;
 mod memory;
 pub mod recover;
 
-pub use format::Identity;
+pub use format::{Identity, VERSION};
 use format::{Record, State};
 use memory::Memory;
 

@@ -131,6 +131,19 @@ impl World {
         Ok(())
     }
 
+    /// The daemon's run directory.
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir().join("blkback-0")
+    }
+
+    /// `blkback upgrade`: what it says, and whether it worked.
+    pub fn upgrade_backend(&self) -> Result<(bool, String)> {
+        let mut command = Command::new(&self.binaries.blkback);
+        let output = command.args(["upgrade", "--run-dir"]).arg(self.run_dir()).output()?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+    }
+
     /// Kills the daemon's process, if it has not ended by itself.
     pub fn end_backend(&mut self) {
         if let Some(Backend::Process(process)) = &mut self.backend {

@@ -1,5 +1,5 @@
 # The daemon is killed twenty times while two stock guests, PV and PVH, write and read back, and a next one goes on where it was:
-# the guests see pauses, and nothing else.
+# the guests see pauses, and nothing else. In the end another program takes its place without being killed.
 # limit: 300
 # needs: scratch
 
@@ -21,6 +21,9 @@ for kill in {1..20}; do
     start_daemon
     sleep 1
 done
+say 'an upgrade'
+cp "$(type -P blkback)" /images/next
+/images/next upgrade
 for guest in pv pvh; do
     within 90 run $guest 'test -s /tmp/over'
     run $guest 'cat /tmp/fio; test "$(cat /tmp/over)" = 0'

@@ -1,21 +1,26 @@
-# Whether this bed saves and restores a stock PVH guest at all.
-# limit: 240
+# limit: 400
+# needs: bare
 
-make_image disk.img 32M
 start_daemon
-free -m
-create one pvh disk="$(served_by_us disk.img xvda)"
-run one 'echo before; cat /proc/uptime'
-say 'saving'
-time xl -vvv save one /run/one.save 2>/out/save.log || { tail -30 /out/save.log; false; }
-ls -l /run/one.save
+make_image disk.img 32M
+start_bare one pvh 'soak runtime=20 queues=2 ring-pages=4' "disk=$(served_by_us disk.img xvda)"
+within 20 has_told one '^connection' 1
+xl list -l one | grep -i mem
+xl info | grep -i mem
+xenstore-ls -f "/local/domain/$(xl domid one)/memory"
+xl save one /run/one.save >/dev/null 2>&1
+xl info | grep -i free_mem
+xl -vvv restore /run/one.save >/out/restore.log 2>&1 || tail -40 /out/restore.log
+xl destroy one || true
 xl list
-say 'restoring'
-time xl -vvv restore /run/one.save 2>/out/restore.log || { tail -30 /out/restore.log; false; }
+sed -e 's/memory = 32/memory = 36/' /run/one.cfg >/run/two.cfg
+xl -vvv restore /run/two.cfg /run/one.save >/out/restore2.log 2>&1 || tail -40 /out/restore2.log
 xl list
-within 60 run one 'echo after; cat /proc/uptime'
-run one 'dmesg | tail -20; head -c 512 /dev/xvda | od -c | head -3'
-carries one xvda disk.img
-shut_down one
-nothing_left
-stop_daemon
+sleep 10
+told_by_bare one
+xl destroy one || true
+create two pvh disk="$(served_by_us disk.img xvda)"
+xl save two /run/two.save >/dev/null 2>&1
+xl restore /run/two.save >/out/restore3.log 2>&1 || tail -40 /out/restore3.log
+xl list
+within 60 run two 'echo after; cat /proc/uptime; dmesg | tail'

@@ -2,11 +2,13 @@
 
 use std::{
     collections::HashMap,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use blkif_proto::{Opcode, Status, xenbus::State};
+use nix::sys::signal::Signal;
 use ringbuf::Field;
 use xen_platform::{EventChannels as _, FrontWorld as _, sim};
 
@@ -31,6 +33,18 @@ pub(super) fn clauses() -> Vec<Clause<Rig>> {
             rule: "What was not answered when the backend was killed, and what comes before the next one, is done and answered once (5.5).",
             abis: EVERY_ABI,
             check: killed_with_requests,
+        },
+        Clause {
+            name: "recovery.upgraded-under-load",
+            rule: "Another program takes the backend's place without the guest, and nothing is done again (5.5).",
+            abis: ONE_ABI,
+            check: upgraded_under_load,
+        },
+        Clause {
+            name: "recovery.upgrade-refused",
+            rule: "A program that does not read the backend's logs does not take its place, and the backend goes on (5.5).",
+            abis: ONE_ABI,
+            check: upgrade_refused,
         },
         Clause {
             name: "recovery.killed-and-log-lost",
@@ -150,12 +164,73 @@ fn killed_with_requests(rig: &mut Rig) -> Result<()> {
     Ok(())
 }
 
+fn upgraded_under_load(rig: &mut Rig) -> Result<()> {
+    let mut guest = rig.guest()?;
+    let mut connection = guest.connect(&Wish::queues(2))?;
+    let page = connection.pages(11, 0x5A)?;
+    let process = rig.world.backend()?.id();
+    let mut strides = HashMap::new();
+    let mut next = 0_u64;
+    for _ in 0..3 {
+        let world = &rig.world;
+        thread::scope(|scope| {
+            let upgrade = scope.spawn(|| world.upgrade_backend());
+            while !upgrade.is_finished() {
+                while connection.queue().ring.free() > 0 {
+                    let raw = Raw::write(
+                        next,
+                        TRACES + 8 * (next % 100),
+                        &whole(&page)[..1 + (next % 11) as usize],
+                    );
+                    strides.insert(next, 1);
+                    connection.queue().push(&raw.entries(guest.abi))?;
+                    next += 1;
+                }
+                connection.queue().kick()?;
+                let answer = connection.queue().answer_to(&mut strides)?;
+                must!(answer.status == Status::OKAY, "{answer:?}");
+            }
+            let (worked, said) = upgrade.join().map_err(|_| anyhow!("panicked"))??;
+            must!(worked && said.contains("since"), "{said}");
+            Ok(())
+        })?;
+    }
+    while !strides.is_empty() {
+        connection.queue().answer_to(&mut strides)?;
+    }
+    must!(rig.world.backend()?.id() == process, "another process serves");
+    let log = std::fs::read_to_string(rig.world.dir().join("blkback.log"))?;
+    must!(log.matches("again=0 untold=0").count() == 6, "requests were done again, or told again: {log}");
+    guest.close()?;
+    connection.take_rings_back()
+}
+
+fn upgrade_refused(rig: &mut Rig) -> Result<()> {
+    let mut guest = rig.guest()?;
+    let mut connection = guest.connect(&Wish::default())?;
+    let lock = rig.world.run_dir().join("lock");
+    let holder = std::fs::read_to_string(&lock)?;
+    std::fs::write(&lock, holder.replace("logs 1", "logs 99"))?;
+    let (worked, said) = rig.world.upgrade_backend()?;
+    must!(
+        !worked && said.contains("writes logs of version 99") && said.contains("nothing was done"),
+        "{said}"
+    );
+    std::fs::write(&lock, &holder)?;
+    // A program that does not start.
+    std::fs::write(rig.world.run_dir().join("upgrade"), "/bin/false")?;
+    rig.world.backend()?.signal(Signal::SIGUSR2)?;
+    connection.works()?;
+    must!(std::fs::read_to_string(&lock)? == holder, "it was followed");
+    rig.world.check_backend()
+}
+
 fn log_lost(rig: &mut Rig) -> Result<()> {
     let mut guest = rig.guest()?;
     let mut connection = guest.connect(&Wish::default())?;
     connection.works()?;
     rig.world.kill_backend()?;
-    std::fs::remove_dir_all(rig.world.dir().join("blkback-0/inflight"))?;
+    std::fs::remove_dir_all(rig.world.run_dir().join("inflight"))?;
     publish_reads(&mut connection, &guest, 9)?;
     rig.start()?;
     guest.refused_for("9 requests")?;
