@@ -10,6 +10,7 @@ const SMALL: usize = 13 * PAGE_SIZE;
 const SMALL_BUFFERS: usize = 16;
 
 /// All of them, by queue.
+#[derive(Default)]
 pub(crate) struct Buffers {
     large: Vec<Vec<Buffer>>,
     small: Vec<Vec<Buffer>>,

@@ -4,6 +4,8 @@
 //! fill ─▶ random operations … ─▶ read all ─▶ fill …
 //! ```
 //!
+//! A backend that closes the disk and offers it again finds us back, with what we know of its contents.
+//!
 //! What is done, and in which order, depends on the seed and the disk only. It ends when the time is up or so many were done; when
 //! the disk's size changes all is read, and the new end of the disk is filled. No two operations of which one
 //! writes have a sector in common at the same time, so that it is always known what should be there.
@@ -13,9 +15,9 @@ mod model;
 use alloc::vec::Vec;
 use core::{fmt, time::Duration};
 
-use blkfront::{Capabilities, Completion, Io, Operation, RejectReason};
+use blkfront::{Capabilities, Completion, Io, Operation, Queue, RejectReason};
 use blkfront_bench::Random;
-use xen_platform::Clock as _;
+use xen_platform::{Clock as _, PAGE_SIZE};
 
 use self::model::Model;
 use crate::{
@@ -37,27 +39,19 @@ pub(crate) fn run<W: Guest>(
     order: &Order,
     out: &mut impl fmt::Write,
 ) -> Result<(), Failure> {
-    disk::with(world, path, order.config.clone(), out, |disk, out| {
-        if disk.device.capabilities().read_only {
-            return Err(blkfront_bench::Unfit::ReadOnly.into());
+    let now = world.clock().now();
+    let number = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    let mut soak = Soak::new(order, number, now);
+    // Whoever reads `out` sees what is missing.
+    let _ = writeln!(out, "seed {}", soak.seed);
+    loop {
+        let done = disk::with(world, path, order.config.clone(), out, |disk, out| soak.connected(disk, out));
+        if !matches!(done, Err(Failure::TakenAway)) || !soak.goes_on(world.clock().now()) {
+            let _ = writeln!(out, "soaked {}", soak.counts);
+            return done;
         }
-        let now = disk.clock.now();
-        let seed =
-            if order.seeded { order.job.seed } else { u64::try_from(now.as_nanos()).unwrap_or(u64::MAX) };
-        // Whoever reads `out` sees what is missing.
-        let _ = writeln!(out, "seed {seed}");
-        let span = order.job.span.map_or(SPAN, |bytes| bytes / SECTOR as u64).clamp(1, LARGEST_SPAN);
-        let mut soak = Soak::new(disk, span, seed)?;
-        let end = now.saturating_add(order.job.runtime);
-        let done = soak.run(disk, end, order.job.count.unwrap_or(u64::MAX), out);
-        soak.buffers.free(&mut disk.queues);
-        let Counts { rounds, reads, writes, flushes, discards } = soak.counts;
-        let _ = writeln!(
-            out,
-            "soaked {rounds} rounds: {reads} reads, {writes} writes, {flushes} flushes, {discards} discards"
-        );
-        done
-    })
+        let _ = writeln!(out, "the backend closes the disk: waiting for it to offer it again");
+    }
 }
 
 /// Operations that have succeeded, and rounds whose end was read and found right.
@@ -70,10 +64,22 @@ struct Counts {
     discards: u64,
 }
 
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rounds, reads, writes, flushes, discards } = self;
+        write!(f, "{rounds} rounds: {reads} reads, {writes} writes, {flushes} flushes, {discards} discards")
+    }
+}
+
 struct Soak {
+    seed: u64,
     random: Random,
     model: Model,
+    /// Sectors to work on.
     span: u64,
+    end: Duration,
+    /// Operations to do.
+    left: u64,
     /// By cookie.
     under_way: Vec<Option<Work>>,
     buffers: Buffers,
@@ -101,32 +107,64 @@ impl Work {
 }
 
 impl Soak {
-    fn new<W: Guest>(disk: &mut Disk<W>, span: u64, seed: u64) -> Result<Self, Failure> {
-        let largest = largest(disk.device.capabilities(), span);
-        let buffers = Buffers::for_queues(&mut disk.queues, largest * SECTOR + xen_platform::PAGE_SIZE)?;
-        let depth = disk.queues.iter().map(blkfront::Queue::depth).sum();
-        let under_way = core::iter::repeat_with(|| None).take(depth).collect();
-        let (random, model, counts) = (Random::new(seed, 0), Model::default(), Counts::default());
-        // Nothing that an earlier guest wrote passes for ours.
-        let pass = u64::try_from(disk.clock.now().as_nanos()).unwrap_or(0);
-        Ok(Self { random, model, span, under_way, buffers, pass, counts })
+    /// `number` is one that no earlier guest has used.
+    fn new(order: &Order, number: u64, now: Duration) -> Self {
+        let job = &order.job;
+        let seed = if order.seeded { job.seed } else { number };
+        Self {
+            seed,
+            random: Random::new(seed, 0),
+            model: Model::default(),
+            span: job.span.map_or(SPAN, |bytes| bytes / SECTOR as u64).clamp(1, LARGEST_SPAN),
+            end: now.saturating_add(job.runtime),
+            left: job.count.unwrap_or(u64::MAX),
+            under_way: Vec::new(),
+            buffers: Buffers::default(),
+            // Nothing that an earlier guest wrote passes for ours.
+            pass: number,
+            counts: Counts::default(),
+        }
     }
 
-    fn run<W: Guest>(
-        &mut self,
-        disk: &mut Disk<W>,
-        end: Duration,
-        mut count: u64,
-        out: &mut impl fmt::Write,
-    ) -> Result<(), Failure> {
-        while count > 0 && disk.clock.now() < end {
+    fn goes_on(&self, now: Duration) -> bool {
+        self.left > 0 && now < self.end
+    }
+
+    /// As far as it goes on one connection.
+    fn connected<W: Guest>(&mut self, disk: &mut Disk<W>, out: &mut impl fmt::Write) -> Result<(), Failure> {
+        if disk.device.capabilities().read_only {
+            return Err(blkfront_bench::Unfit::ReadOnly.into());
+        }
+        let largest = largest(disk.device.capabilities(), self.span);
+        self.buffers = Buffers::for_queues(&mut disk.queues, largest * SECTOR + PAGE_SIZE)?;
+        let depth = disk.queues.iter().map(Queue::depth).sum();
+        self.under_way = core::iter::repeat_with(|| None).take(depth).collect();
+        let done = self.rounds(disk, out);
+        // A backend that closes serves what is under way.
+        let settled =
+            if matches!(done, Err(Failure::TakenAway)) { self.settle_all(disk, out) } else { Ok(()) };
+        self.buffers.free(&mut disk.queues);
+        // What is left may have been done, or not.
+        for work in self.under_way.drain(..).flatten().filter(|work| work.op != Operation::Read) {
+            self.model.set(&work.extent, None);
+        }
+        settled.and(done)
+    }
+
+    fn rounds<W: Guest>(&mut self, disk: &mut Disk<W>, out: &mut impl fmt::Write) -> Result<(), Failure> {
+        while self.goes_on(disk.clock.now()) {
             let sectors = disk.device.capabilities().sectors;
-            self.model = Model::of_the_end(sectors, self.span);
-            self.whole(disk, Operation::Write, out)?;
-            while count > 0 && disk.clock.now() < end && disk.device.capabilities().sectors == sectors {
+            if self.model.range().end == sectors {
+                // The connection is a new one, and the disk should be the old one.
+                self.whole(disk, Operation::Read, out)?;
+            } else {
+                self.model = Model::of_the_end(sectors, self.span);
+                self.whole(disk, Operation::Write, out)?;
+            }
+            while self.goes_on(disk.clock.now()) && disk.device.capabilities().sectors == sectors {
                 let work = self.choose(disk);
                 self.begin(disk, work, out)?;
-                count -= 1;
+                self.left -= 1;
             }
             self.whole(disk, Operation::Read, out)?;
             self.counts.rounds += 1;
@@ -134,7 +172,7 @@ impl Soak {
         Ok(())
     }
 
-    /// Writes or reads all of the model's range, and waits until nothing is under way.
+    /// Writes or reads all of the model's range.
     fn whole<W: Guest>(
         &mut self,
         disk: &mut Disk<W>,
@@ -148,7 +186,12 @@ impl Soak {
             let extent = Extent { sector, sectors: left.min(piece), offset: 0 };
             self.begin(disk, Work { op, extent, number: index % queues, pass: 0 }, out)?;
         }
-        for number in 0..queues {
+        self.settle_all(disk, out)
+    }
+
+    /// Waits until nothing is under way.
+    fn settle_all<W: Guest>(&mut self, disk: &mut Disk<W>, out: &mut impl fmt::Write) -> Result<(), Failure> {
+        for number in 0..disk.queues.len() {
             while disk.queues.get(number).is_some_and(|queue| queue.in_flight() > 0) {
                 self.reap(disk, number, out)?;
             }
@@ -167,8 +210,7 @@ impl Soak {
         let size = (1 + random.below(1 << power)).min(most);
         let sector = range.start + random.below(units - size + 1) * unit;
         let sectors = usize::try_from(size * unit).unwrap_or(usize::MAX);
-        let offset =
-            usize::try_from(random.below(8)).unwrap_or(0) * can.alignment as usize % xen_platform::PAGE_SIZE;
+        let offset = usize::try_from(random.below(8)).unwrap_or(0) * can.alignment as usize % PAGE_SIZE;
         let number = usize::try_from(random.below(disk.queues.len() as u64)).unwrap_or(0);
         let extent = Extent { sector, sectors, offset };
         let op = match random.below(100) {

@@ -14,6 +14,12 @@ boot_bare() {
 
 # start_bare NAME pv|pvh COMMAND [disk=SPEC]...
 start_bare() {
+    configure_bare "$@"
+    xl create -q "/run/$1.cfg"
+}
+
+# configure_bare NAME pv|pvh COMMAND [disk=SPEC]...: for `xl create`
+configure_bare() {
     local name=$1 type=$2 command=$3 disks=() word
     for word in "${@:4}"; do disks+=("'${word#disk=}'"); done
     # Without tsc_mode PVH guests hang under emulation; see guest.sh.
@@ -29,7 +35,6 @@ tsc_mode = "native"
 END
     rm -f "$CONSOLES/guest-$name.log"
     say "$name, $type: $command"
-    xl create -q "/run/$name.cfg"
 }
 
 # end_of_bare [-t SECONDS] NAME: waits for it, and prints and returns what boot_bare does
@@ -51,3 +56,6 @@ told_by_bare() { tr -d '\r' <"$CONSOLES/guest-$1.log"; }
 
 # has_told NAME PATTERN TIMES
 has_told() { [ "$(told_by_bare "$1" | grep -cE "$2")" -ge "$3" ]; }
+
+# told_sum FILE: it has printed the sum of what is in the file; its output is the input
+told_sum() { grep "^sha256 $(sha256sum <"$1" | cut -d' ' -f1)$"; }

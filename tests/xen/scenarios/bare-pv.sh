@@ -16,13 +16,17 @@ equal 'ways of carrying requests' "$(grep -c '^verified 12 extents' said)" 5
 for way in ' direct' ' blocks' ' indirect' 'x86_64-abi, 2 queue(s) of 4 ring page(s)' persistent per-request; do
     grep -qF "$way" said
 done
+boot_bare one pv 'soak runtime=5 queues=2' "$disk" | tee said
+grep -E '^soaked [1-9][0-9]* rounds: [1-9][0-9]* reads, [1-9][0-9]* writes, [1-9][0-9]* flushes, [1-9][0-9]* discards' said
+boot_bare one pv sum "$disk" | tee said
+told_sum disk.img <said
 nothing_left
 
 say 'without a disk, and with a command line that makes no sense'
 fails boot_bare one pv info | tee said
 grep '^failed: no disk in device/vbd' said
-fails boot_bare one pv 'verify depth=1' | tee said
-grep "^failed: what is 'depth=1' on the command line?" said
+fails boot_bare one pv 'verify all' | tee said
+grep "^failed: what is 'all' on the command line?" said
 
 say 'a panic is told, and ends the guest as crashed'
 fails boot_bare one pv panic "$disk" | tee said
