@@ -8,7 +8,7 @@ disk=disk=$(served_by_us disk.img xvda)
 start_daemon
 
 say 'it grows'
-start_bare one pv 'soak runtime=15' "$disk"
+start_bare one pv 'soak runtime=10' "$disk"
 within 20 has_told one '^connection ' 1
 truncate -s 48M disk.img
 kill -HUP "$daemon"
@@ -18,7 +18,7 @@ grep -E '^soaked [2-9] rounds' said
 nothing_left
 
 say 'the daemon is stopped and started'
-start_bare one pv 'soak runtime=12 timeout=20' "$disk"
+start_bare one pv 'soak runtime=9 timeout=20' "$disk"
 within 20 has_told one '^connection ' 1
 sleep 2
 stop_daemon
@@ -28,7 +28,7 @@ grep '^the backend closes the disk: waiting for it to offer it again' said
 nothing_left
 
 say 'the daemon dies, and another goes on where it was'
-start_bare one pv 'soak runtime=10 timeout=10' "$disk"
+start_bare one pv 'soak runtime=8 timeout=10' "$disk"
 within 20 has_told one '^connection ' 1
 for kill in 1 2 3; do
     kill_daemon
