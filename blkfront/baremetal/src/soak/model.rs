@@ -43,3 +43,6 @@ impl Model {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
