@@ -230,3 +230,6 @@ fn turn<W: FrontWorld>(
     }
     Ok(now)
 }
+
+#[cfg(test)]
+mod tests;
