@@ -17,7 +17,9 @@
 //! | `persistent=yes` | whether pages stay lent: `yes`, `no` |
 //! | `timeout=30` | seconds that a backend may take to answer, or to come back |
 //! | `extents=24` | how many places of the disk `verify` writes |
-//! | `rw`, `rwmix`, `bs`, `depth`, `runtime`, `warmup`, `count`, `span`, `seed`, `overwrite=yes`, `poll-us` | as `blkfront bench` on Linux, sizes in bytes; for `soak` too: `runtime`, `count`, `span`, `seed` |
+//! | `runtime=10`, `count=1000` | for `bench` and `soak`: how many seconds, and how many operations at most |
+//! | `span=1048576`, `seed=1` | for both: how many bytes of the disk, and of the random numbers |
+//! | `rw`, `rwmix`, `bs`, `depth`, `warmup`, `overwrite=yes`, `poll-us` | for `bench`: as `blkfront bench` has them on Linux, sizes in bytes |
 
 use alloc::{borrow::ToOwned as _, string::String};
 use core::{str::FromStr, time::Duration};

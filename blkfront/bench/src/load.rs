@@ -148,7 +148,8 @@ impl<'q, W: FrontWorld> Load<'q, W> {
         self.collect(Some(stats))
     }
 
-    /// Takes completions, and counts them if they are measured. Errors: the first I/O that failed, or that the backend has been silent for too long.
+    /// Takes completions, and counts them if they are measured. Errors: the first I/O that failed, or that the backend has been
+    /// silent for too long.
     #[inline]
     fn collect(&mut self, mut stats: Option<&mut Stats>) -> Result<Duration, Failure> {
         // Publishes, too.
