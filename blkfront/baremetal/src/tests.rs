@@ -9,7 +9,7 @@ use blkfront::{
     fake::{Backend, Bed, Setup, Taken, connection_keys},
 };
 use blkfront_bench::{Job, Mode};
-use blkif_proto::{Status, xenbus::State};
+use blkif_proto::{Opcode, Response, Status, xenbus::State};
 use sha2::{Digest as _, Sha256};
 use xen_platform::{
     DomId,
@@ -242,6 +242,34 @@ fn a_disk_that_is_taken_away_is_let_go() {
         });
         assert!(out.contains("failed: the disk is being taken away"), "{command}: {out}");
         assert_eq!(connection_keys(&bed), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn answers_that_make_no_sense_end_the_work_with_words() {
+    type Lie = fn(&Taken) -> Response;
+    let lies: [(Lie, &str); 3] = [
+        (
+            |taken| Response { id: !taken.id, ..taken.response(Status::OKAY) },
+            "response to no outstanding request",
+        ),
+        (|taken| Response { op: Opcode(99), ..taken.response(Status::OKAY) }, "names operation 99"),
+        (|taken| taken.response(Status(77)), "the backend answered with unknown status 77"),
+    ];
+    for (lie, words) in lies {
+        for command in ["soak", "verify segments=direct", "sum", "bench warmup=0"] {
+            let bed = bed(|setup| setup.serve = false);
+            let (done, out) = meanwhile(&bed, command, || {
+                let mut backend = bed.backend();
+                for queue in 0..backend.rings.len() {
+                    for request in backend.take(queue) {
+                        backend.answer(queue, lie(&request), request.entries);
+                    }
+                    backend.publish(queue);
+                }
+            });
+            assert!(!done && out.contains("failed: ") && out.contains(words), "{command}: {out}");
+        }
     }
 }
 
