@@ -197,6 +197,11 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         &self.storage
     }
 
+    /// The same, to be told what becomes of its operations: for storages of tests.
+    pub fn storage_mut(&mut self) -> &mut S {
+        &mut self.storage
+    }
+
     /// Sleeps until there is something to do.
     fn sleep(&mut self) -> Result<(), String> {
         // Where Xen has no stable clock to offer, asking for the time is a system call.

@@ -22,11 +22,13 @@ start_bare() {
 configure_bare() {
     local name=$1 type=$2 command=$3 disks=() word
     for word in "${@:4}"; do disks+=("'${word#disk=}'"); done
-    # Without tsc_mode PVH guests hang under emulation; see guest.sh.
+    # Without tsc_mode PVH guests hang under emulation; see guest.sh. Without vcpus xl sets too little aside for Xen's page tables
+    # to restore so small a guest.
     cat >"/run/$name.cfg" <<END
 name = "$name"
 type = "$type"
 memory = 32
+vcpus = 1
 kernel = "/bed/bare"
 extra = "$command"
 disk = [ $(IFS=,; echo "${disks[*]}") ]

@@ -100,12 +100,6 @@ pub(super) fn clauses<W: FrontWorld>() -> Vec<Clause<Guest<W>>> {
             check: flush_and_barrier,
         },
         Clause {
-            name: "blocks.never-with-indirect",
-            rule: "Where segment blocks were agreed there are no indirect requests (3.1).",
-            abis: EVERY_ABI,
-            check: never_with_indirect,
-        },
-        Clause {
             name: "blocks.pages-let-go-before-answer",
             rule: "All pages of a request in blocks are unmapped before its answer (0.22).",
             abis: ONE_ABI,
@@ -323,17 +317,6 @@ fn flush_and_barrier<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
         must!(connection.read(TRACES, data.len())? == data, "{op}");
     }
     Ok(())
-}
-
-fn never_with_indirect<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
-    let mut connection = guest.connect(&Wish::blocks())?;
-    let pages = connection.pages(12, 0)?;
-    for inner in [Opcode::READ, Opcode::WRITE] {
-        let status = connection.indirect(inner, TRACES, &whole(&pages))?;
-        must!(status == Status::NOT_SUPPORTED, "{status} to an indirect {inner}");
-    }
-    connection.take_back(pages)?;
-    connection.works()
 }
 
 fn let_go_before_answer<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {

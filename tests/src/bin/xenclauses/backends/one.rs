@@ -95,12 +95,14 @@ const UNSEEN: [&str; 10] = [
 /// What the backend would have to offer and does not.
 fn missing(clause: &str, guest: &mut Guest<linux::World>) -> Result<Option<String>> {
     for (key, least) in backend::needs(clause) {
-        if guest.backend_key(key)?.is_none() && guest.backend_key(keys::SECTORS)?.is_none() {
-            // Some backends tell what they offer only when they are connected.
+        let mut offered = guest.backend_key(key)?;
+        // Some tell what they offer only when they are connected, and ours what depends on the image, which it closes afterwards.
+        if offered.is_none() && (key == keys::FEATURE_DISCARD || guest.backend_key(keys::SECTORS)?.is_none())
+        {
             _ = guest.connect(&Wish::default());
+            offered = guest.backend_key(key)?;
             device::renew(guest)?;
         }
-        let offered = guest.backend_key(key)?;
         let value: u64 = offered.as_deref().and_then(|value| value.trim().parse().ok()).unwrap_or(0);
         if value < least {
             return Ok(Some(offered.map_or(format!("no {key}"), |it| format!("{key} is {it}, not {least}"))));
