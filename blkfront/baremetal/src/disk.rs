@@ -25,6 +25,8 @@ pub(crate) struct Disk<W: FrontWorld> {
     lost: Option<Duration>,
     guest: W,
     control: Control<W::Store>,
+    /// The tool stack wants the guest to end: nothing that could go on for long is to be begun.
+    pub(crate) told_to_end: bool,
 }
 
 /// The directory of the disk with number `device`, or of the first one. Errors: there is none.
@@ -63,7 +65,16 @@ impl<W: Guest> Disk<W> {
         let frontend = Frontend::probe_within(world.clone(), path, limit)?;
         let (device, queues) = frontend.configure(config)?.set_up_queues()?.start()?;
         let (guest, control) = (world.clone(), Control::new(world.store()?)?);
-        Ok(Self { device, queues, clock: world.clock(), limit, lost: None, guest, control })
+        Ok(Self {
+            device,
+            queues,
+            clock: world.clock(),
+            limit,
+            lost: None,
+            guest,
+            control,
+            told_to_end: false,
+        })
     }
 
     /// Closes it and leaves it for the next connection.
@@ -110,7 +121,11 @@ impl<W: Guest> Disk<W> {
                 let _ = writeln!(out, "{}", if restored { "restored" } else { "not saved after all" });
                 Ok(())
             }
-            Some(Request::PowerOff) => Err(Failure::ToldToEnd),
+            Some(Request::PowerOff) => {
+                let _ = writeln!(out, "told to end: what was begun is finished");
+                self.told_to_end = true;
+                Ok(())
+            }
             Some(Request::Other(word)) => {
                 let _ = writeln!(out, "the tool stack asks for {word}, which is not done");
                 Ok(())

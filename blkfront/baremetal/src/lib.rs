@@ -113,9 +113,6 @@ pub enum Failure {
     /// The tool stack detaches the disk.
     #[error("the disk is being taken away")]
     TakenAway,
-    /// The tool stack wants the guest to end.
-    #[error("the guest is told to end")]
-    ToldToEnd,
     /// The guest was saved, and cannot go on.
     #[error("suspended: {0}")]
     Suspended(#[from] BootError),

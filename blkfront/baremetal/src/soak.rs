@@ -6,7 +6,7 @@
 //!
 //! A backend that closes the disk and offers it again finds us back, with what we know of its contents.
 //!
-//! What is done, and in which order, depends on the seed and the disk only. It ends when the time is up or so many were done; when
+//! What is done, and in which order, depends on the seed and the disk only. It ends when the time is up, so many were done or the tool stack says so; when
 //! the disk's size changes all is read, and the new end of the disk is filled. No two operations of which one
 //! writes have a sector in common at the same time, so that it is always known what should be there.
 
@@ -164,7 +164,7 @@ impl Soak {
             while self.goes_on(disk.clock.now()) && disk.device.capabilities().sectors == sectors {
                 let work = self.choose(disk);
                 self.begin(disk, work, out)?;
-                self.left -= 1;
+                self.left = if disk.told_to_end { 0 } else { self.left - 1 };
             }
             self.whole(disk, Operation::Read, out)?;
             self.counts.rounds += 1;
