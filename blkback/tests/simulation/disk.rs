@@ -1,9 +1,10 @@
-//! A disk in memory that finishes operations in any order, fails some, and outlives the process that gave it them.
+//! A disk in memory that finishes operations in any order, fails some, outlives the process that gave it them, and forgets what was
+//! not flushed when its power fails.
 
 use std::{
     io,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -11,11 +12,53 @@ use blkback::storage::{Action, DiskId, Image, IoMemory, Op, Part, Storage};
 use nix::errno::Errno;
 
 /// What is on the disk, for all who have it.
-pub(crate) type Bytes = Arc<Mutex<Vec<u8>>>;
+pub(crate) type Shared = Arc<Mutex<Platter>>;
+
+/// Bytes as they are read, and what of them would be there after a power loss.
+pub(crate) struct Platter {
+    pub(crate) bytes: Vec<u8>,
+    durable: Vec<u8>,
+    /// Sectors written since the last flush, in order: first byte, and content.
+    cached: Vec<(usize, [u8; 512])>,
+}
+
+impl Platter {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self { bytes: vec![0; bytes], durable: vec![0; bytes], cached: Vec::new() }
+    }
+
+    fn write(&mut self, at: usize, data: &[u8]) {
+        self.bytes[at..at + data.len()].copy_from_slice(data);
+        let sectors = data.as_chunks().0.iter();
+        self.cached.extend((at..).step_by(512).zip(sectors.copied()));
+    }
+
+    fn flush(&mut self) {
+        for (at, sector) in self.cached.drain(..) {
+            self.durable[at..at + 512].copy_from_slice(&sector);
+        }
+    }
+
+    /// The disk after a power loss: of what was not flushed, any part may be there.
+    pub(crate) fn after_power_loss(&self, mut kept: impl FnMut() -> bool) -> Vec<u8> {
+        let mut left = self.durable.clone();
+        for (at, sector) in &self.cached {
+            if kept() {
+                left[*at..*at + 512].copy_from_slice(sector);
+            }
+        }
+        left
+    }
+}
+
+/// A run that fails while it holds the disk lets it go.
+pub(crate) fn lock(platter: &Shared) -> MutexGuard<'_, Platter> {
+    platter.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// One process' way to the disk.
 pub(crate) struct Disk<T> {
-    pub(crate) bytes: Bytes,
+    pub(crate) platter: Shared,
     /// Given to it, and not begun.
     pub(crate) waiting: Vec<Box<Op<T>>>,
     done: Vec<Box<Op<T>>>,
@@ -24,8 +67,8 @@ pub(crate) struct Disk<T> {
 }
 
 impl<T: IoMemory> Disk<T> {
-    pub(crate) fn new(bytes: Bytes) -> Self {
-        Self { bytes, waiting: Vec::new(), done: Vec::new(), fate: 0 }
+    pub(crate) fn new(platter: Shared) -> Self {
+        Self { platter, waiting: Vec::new(), done: Vec::new(), fate: 0 }
     }
 
     /// Finishes one of those that wait.
@@ -44,23 +87,29 @@ impl<T: IoMemory> Disk<T> {
     }
 
     fn apply(&mut self, action: Action, memory: &mut T) -> Result<(), Errno> {
-        let mut bytes = self.bytes.lock().unwrap();
+        let mut platter = lock(&self.platter);
         let (offset, write) = match action {
             Action::Read { offset } => (offset, false),
             Action::Write { offset } => (offset, true),
-            Action::Flush => return Ok(()),
+            Action::Flush => {
+                platter.flush();
+                return Ok(());
+            }
             Action::Discard { .. } => return Err(Errno::EOPNOTSUPP),
         };
         let mut at = offset as usize;
         memory.parts(|part| {
-            let range = &mut bytes[at..at + part.len()];
-            at += part.len();
+            let mut data = vec![0; part.len()];
             match (part, write) {
-                (Part::Shared(page), false) => _ = page.write(range),
-                (Part::Shared(page), true) => _ = page.read(range),
-                (Part::Private(own), false) => own.copy_from_slice(range),
-                (Part::Private(own), true) => range.copy_from_slice(own),
+                (Part::Shared(page), false) => _ = page.write(&platter.bytes[at..at + data.len()]),
+                (Part::Private(own), false) => own.copy_from_slice(&platter.bytes[at..at + own.len()]),
+                (Part::Shared(page), true) => _ = page.read(&mut data),
+                (Part::Private(own), true) => data.copy_from_slice(own),
             }
+            if write {
+                platter.write(at, &data);
+            }
+            at += data.len();
         });
         Ok(())
     }

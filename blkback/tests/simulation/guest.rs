@@ -8,7 +8,10 @@ use blkif_proto::{
 use ringbuf::{FrontRing, Mapped};
 use xen_platform::{Access, EventChannels as _, Lender as _, PAGE_SIZE, Pages, Port, fake};
 
-use crate::disk::Bytes;
+use crate::{
+    disk::{Platter, Shared, lock},
+    truth::Truth,
+};
 
 /// Bytes that one request at a time has for itself.
 pub(crate) const CHUNK: usize = 16 << 10;
@@ -24,8 +27,7 @@ pub(crate) struct Guest {
     pub(crate) port: Port,
     pub(crate) limits: Limits,
     pub(crate) persistent: bool,
-    /// The disk as far as the guest knows it.
-    model: Vec<u8>,
+    truth: Truth,
     busy: [bool; CHUNKS],
     under_way: BTreeMap<u64, Sent>,
     next: u64,
@@ -58,7 +60,7 @@ impl Guest {
             port,
             limits,
             persistent,
-            model: vec![0; CHUNK * CHUNKS],
+            truth: Truth::new(CHUNK * CHUNKS),
             busy: [false; CHUNKS],
             under_way: BTreeMap::new(),
             next: 1,
@@ -142,6 +144,11 @@ impl Guest {
             (page + 512 * usize::from(*first), 512 * usize::from(last - first + 1))
         });
         let sent = Sent { op, chunk, at, parts: parts.collect(), pages, descriptors, entries };
+        if op == Op::Write || op == Op::WriteBarrier {
+            let data = self.truth.sent(id, at, &gather(&sent));
+            debug_assert!(data <= CHUNK);
+        }
+        self.truth.tick(id);
         self.under_way.insert(id, sent);
         true
     }
@@ -154,7 +161,7 @@ impl Guest {
     }
 
     /// Takes an answer and checks it. False when there is none.
-    pub(crate) fn take(&mut self, disk: &Bytes, failures: bool) -> bool {
+    pub(crate) fn take(&mut self, disk: &Shared, failures: bool) -> bool {
         let mut entry = [0; 112];
         if !self.ring.peek(&mut entry).unwrap() {
             return false;
@@ -172,35 +179,34 @@ impl Guest {
         } else {
             assert!(!earlier.any(barrier), "{answer:?} came before the barrier ahead of it");
         }
-        self.settle(sent, answer.status, disk);
+        self.settle(answer.id, sent, answer.status, &lock(disk));
         true
     }
 
-    fn settle(&mut self, sent: Sent, status: Status, disk: &Bytes) {
-        let Sent { op, chunk, at, parts, mut pages, descriptors, .. } = sent;
-        if let Some(chunk) = chunk {
+    fn settle(&mut self, id: u64, sent: Sent, status: Status, disk: &Platter) {
+        let okay = status == Status::OKAY;
+        if let Some(chunk) = sent.chunk {
             self.busy[chunk] = false;
-            let mut data = Vec::new();
-            for (offset, length) in parts {
-                let from = data.len();
-                data.resize(from + length, 0);
-                pages.mem().part(offset, length).unwrap().read(&mut data[from..]);
-            }
-            let range = at..at + data.len();
-            let disk = disk.lock().unwrap();
-            match (op, status) {
-                (Op::Read, Status::OKAY) => assert!(data == self.model[range], "a read brought other bytes"),
-                (Op::Read, _) => {}
-                (_, Status::OKAY) => {
-                    assert!(data == disk[range.clone()], "a write was acknowledged, and is not on the disk");
-                    self.model[range].copy_from_slice(&data);
+            let data = gather(&sent);
+            let range = sent.at..sent.at + data.len();
+            match sent.op {
+                Op::Read => assert!(!okay || data == self.truth.bytes[range], "a read brought other bytes"),
+                _ if okay => {
+                    assert!(data == disk.bytes[range], "a write was acknowledged, and is not on the disk");
+                    self.truth.acknowledged(id, sent.at, &data);
                 }
                 // Some of it may be there, and nothing beside it.
-                _ => self.model[range.clone()].copy_from_slice(&disk[range]),
+                _ => self.truth.failed(range, disk),
             }
             let whole = chunk * CHUNK..(chunk + 1) * CHUNK;
-            assert!(self.model[whole.clone()] == disk[whole], "bytes changed that nobody wrote");
+            assert!(self.truth.bytes[whole.clone()] == disk.bytes[whole], "bytes changed that nobody wrote");
         }
+        match sent.op {
+            Op::Flush if okay => self.truth.flushed(id),
+            Op::WriteBarrier if okay => self.truth.barrier(id),
+            _ => {}
+        }
+        let Sent { mut pages, descriptors, .. } = sent;
         if !self.persistent {
             self.lender.reclaim(&mut pages).expect("the backend still maps a page");
         }
@@ -212,4 +218,20 @@ impl Guest {
             self.lender.release(described);
         }
     }
+
+    /// The power fails, in thought: what was flushed is there.
+    pub(crate) fn check_power_loss(&self, disk: &Platter, kept: impl FnMut() -> bool) {
+        self.truth.check(&disk.after_power_loss(kept));
+    }
+}
+
+/// The data of a request, out of its pages.
+fn gather(sent: &Sent) -> Vec<u8> {
+    let mut data = Vec::new();
+    for (offset, length) in &sent.parts {
+        let from = data.len();
+        data.resize(from + length, 0);
+        sent.pages.mem().part(*offset, *length).unwrap().read(&mut data[from..]);
+    }
+    data
 }

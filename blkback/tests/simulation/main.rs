@@ -17,6 +17,7 @@
 
 mod disk;
 mod guest;
+mod truth;
 mod world;
 
 use std::{env, panic, thread};

@@ -25,7 +25,7 @@ use xen_platform::{
 };
 
 use crate::{
-    disk::{Bytes, Disk},
+    disk::{Disk, Platter, Shared, lock},
     guest::{CHUNK, CHUNKS, Guest, SECTORS},
 };
 
@@ -35,7 +35,7 @@ pub(crate) struct World {
     machine: Machine,
     dom: DomId,
     guest: Guest,
-    bytes: Bytes,
+    platter: Shared,
     backend: Option<Backend>,
     spec: QueueSpec,
     folder: tempfile::TempDir,
@@ -113,9 +113,20 @@ impl World {
             );
         }
         let guest = Guest::new(ring, lender, events, port, limits, persistent);
-        let bytes = Arc::new(Mutex::new(vec![0; CHUNK * CHUNKS]));
-        let mut it =
-            Self { machine, dom, guest, bytes, backend: None, spec, folder, random, failures, told, sent: 0 };
+        let platter = Arc::new(Mutex::new(Platter::new(CHUNK * CHUNKS)));
+        let mut it = Self {
+            machine,
+            dom,
+            guest,
+            platter,
+            backend: None,
+            spec,
+            folder,
+            random,
+            failures,
+            told,
+            sent: 0,
+        };
         it.start();
         it
     }
@@ -141,10 +152,11 @@ impl World {
             let begin = self.guest.waits();
             self.work();
             self.finish_one(false);
-            while self.guest.take(&self.bytes, self.failures) {}
+            while self.guest.take(&self.platter, self.failures) {}
             idle = if self.guest.waits() < begin { 0 } else { idle + 1 };
             assert!(idle < 200, "{begin} requests are never answered");
         }
+        self.check_power_loss();
         self.end();
     }
 
@@ -163,14 +175,18 @@ impl World {
             30..=39 => {
                 self.say("guest looks");
                 let count = self.pick(8);
-                let taken = (0..count).take_while(|_| self.guest.take(&self.bytes, self.failures)).count();
+                let taken = (0..count).take_while(|_| self.guest.take(&self.platter, self.failures)).count();
                 self.say(&format!("    {taken} answers"));
             }
             40..=69 => self.work(),
-            70..=95 => {
+            70..=94 => {
                 let fails = self.failures && self.pick(6) == 0;
                 self.say(if fails { "disk fails" } else { "disk finishes" });
                 self.finish_one(fails);
+            }
+            95 => {
+                self.say("the power fails, in thought");
+                self.check_power_loss();
             }
             96 => {
                 self.say("an event for nothing");
@@ -201,6 +217,11 @@ impl World {
         self.guest.publish();
     }
 
+    fn check_power_loss(&mut self) {
+        let Self { guest, platter, random, .. } = self;
+        guest.check_power_loss(&lock(platter), || next(random) & 4 == 0);
+    }
+
     fn finish_one(&mut self, fails: bool) {
         let choice = self.pick(1 << 16);
         if let Some(backend) = &mut self.backend {
@@ -221,7 +242,7 @@ impl World {
         let send = Mutex::new(send);
         let report = Arc::new(move |report| _ = send.lock().unwrap().send(report));
         let dom0 = self.machine.world(DomId::DOM0);
-        let disk = Disk::new(Arc::clone(&self.bytes));
+        let disk = Disk::new(Arc::clone(&self.platter));
         let mut worker =
             Worker::new(&dom0, disk, Duration::ZERO, mailbox, report, Arc::new(WorkerStats::default()))
                 .unwrap();
