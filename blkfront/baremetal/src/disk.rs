@@ -118,7 +118,7 @@ impl<W: Guest> Disk<W> {
             Some(Request::Suspend) => {
                 let _ = writeln!(out, "suspended");
                 let restored = self.guest.suspend()?;
-                let _ = writeln!(out, "{}", if restored { "restored" } else { "not saved after all" });
+                let _ = writeln!(out, "{}", if restored { "restored" } else { "goes on where it was" });
                 Ok(())
             }
             Some(Request::PowerOff) => {

@@ -87,14 +87,13 @@ pub(super) fn shut_down(reason: u32) -> Errno {
     ended.err().unwrap_or(Errno(abi::ENOSYS))
 }
 
-/// Has the tool stack save this guest, and comes back when it runs again: true in a new domain, false in the old one. Only for
-/// guests that are not PV.
-pub(super) fn suspend() -> Result<bool, Errno> {
+/// Has the tool stack save this guest, and comes back when it runs again, in a new domain or in the old one: the answer does not
+/// tell, because the tool stack only sets it for guests that take interrupts. Only for guests that are not PV.
+pub(super) fn suspend() -> Result<(), Errno> {
     let mut op = xen::sched_shutdown { reason: xen::SHUTDOWN_suspend };
     // SAFETY: the number goes with the structure.
-    let cancelled =
-        unsafe { call(xen::__HYPERVISOR_sched_op, [xen::SCHEDOP_shutdown.into(), address(&mut op), 0, 0]) }?;
-    Ok(cancelled == 0)
+    unsafe { call(xen::__HYPERVISOR_sched_op, [xen::SCHEDOP_shutdown.into(), address(&mut op), 0, 0]) }
+        .map(drop)
 }
 
 /// Makes the grant table as many pages large as `frames` has room for, and names them. Errors: Xen's, also as `GNTST_*`.

@@ -17,6 +17,9 @@ use super::{
 };
 use crate::{Port, SharedMem};
 
+/// Ports are given out from the lowest on.
+const LAST_PORT: Port = Port(PORTS - 1);
+
 /// `shared_info`, as the first virtual processor uses it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SharedInfo {
@@ -36,6 +39,18 @@ impl SharedInfo {
     /// Where it is mapped.
     pub(super) fn page(self) -> SharedMem<'static> {
         self.page
+    }
+
+    /// Leaves a mark, a bit of a port that nobody has, by which the page is known again.
+    pub(super) fn mark(self) {
+        self.mask(LAST_PORT);
+    }
+
+    /// Whether it is the page that was marked; it no longer is then.
+    pub(super) fn take_mark(self) -> bool {
+        let marked = self.is_masked(LAST_PORT);
+        self.unmask(LAST_PORT);
+        marked
     }
 
     /// Goes on with a page that Xen has filled anew, in which it was `now` a moment ago.

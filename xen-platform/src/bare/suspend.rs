@@ -70,7 +70,7 @@ impl<S: Store> Control<S> {
 
 impl World {
     /// Has the tool stack save this guest, which it must have [asked](Request::Suspend) for, and comes back when the guest runs
-    /// again. False: the tool stack has changed its mind, and all is as it was.
+    /// again. False: it goes on where it was, and all is as before (`xl save -c`).
     ///
     /// True: the guest was restored. Handles on event channels are silent from now on, what was lent is not, every watch has been
     /// set again and fires, and time goes on where it was. Whoever drives a device looks at its control side next, before anything
@@ -83,11 +83,15 @@ impl World {
             return Err(BootError::Missing("way to save PV guests"));
         }
         let now = machine.shared.now();
-        if !hypercall::suspend().map_err(refused("being saved"))? {
+        machine.shared.mark();
+        let suspended = hypercall::suspend();
+        map_shared_info(machine.memory, machine.shared.page())?;
+        let same = machine.shared.take_mark();
+        suspended.map_err(refused("being saved"))?;
+        if same {
             return Ok(false);
         }
         crash_on_triple_fault();
-        map_shared_info(machine.memory, machine.shared.page())?;
         machine.shared.resume(now);
         machine.lives.fetch_add(1, Ordering::Relaxed);
         map_grant_table(machine.memory, machine.grants)?;
