@@ -72,15 +72,12 @@ int main(void) {
     NUMBER(MAX_GUEST_CMDLINE);
 
     NUMBER(XENMEM_add_to_physmap);
-    NUMBER(XENMEM_remove_from_physmap);
     NUMBER(XENMAPSPACE_shared_info);
     NUMBER(XENMAPSPACE_grant_table);
     SIZE(xen_add_to_physmap);
     OFFSET(xen_add_to_physmap, space);
     OFFSET(xen_add_to_physmap, idx);
     OFFSET(xen_add_to_physmap, gpfn);
-    SIZE(xen_remove_from_physmap);
-    OFFSET(xen_remove_from_physmap, gpfn);
     NUMBER(HVMOP_set_param);
     NUMBER(HVMOP_get_param);
     NUMBER(HVM_PARAM_STORE_PFN);
