@@ -180,6 +180,18 @@ proptest! {
     }
 
     #[test]
+    fn as_many_indirect_segments_as_are_offered(example in indirect_request(), less in 1..64_u16) {
+        let (entries, pages) = example.emit();
+        let segments = example.segments.len() as u16;
+        let offered = Limits { max_indirect: segments, ..example.limits };
+        prop_assert!(gate(&entries, &pages, &offered).is_ok());
+        let limit = segments.saturating_sub(less);
+        prop_assume!(limit > 0);
+        let error = RequestError::TooManySegments { segments, limit };
+        prop_assert_eq!(gate(&entries, &pages, &Limits { max_indirect: limit, ..offered }), Err(error));
+    }
+
+    #[test]
     fn a_reversed_segment_is_named(example in data(), pick: prop::sample::Index, last in 0..7_u8) {
         let index = pick.index(example.segments.len());
         let result = break_segment(&example, index, |segment| (segment.first_sect, segment.last_sect) = (last + 1, last));
