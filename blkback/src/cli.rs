@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// Longest polling after work, in microseconds [default: 50 in a simulated world, else 0]
     #[arg(long, value_name = "N")]
     poll_us: Option<u64>,
+    /// Note nothing for a next daemon: guests lose their disks if this one is killed
+    #[arg(long)]
+    no_recovery: bool,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
     /// The process dies at a step: STEP:COUNT
@@ -73,6 +76,7 @@ impl Arguments {
         daemon.workers = self.workers.unwrap_or(daemon.workers);
         daemon.strategy = self.strategy.or(daemon.strategy);
         daemon.poll_us = self.poll_us.or(daemon.poll_us);
+        daemon.recovery &= !self.no_recovery;
         Ok(config)
     }
 

@@ -24,6 +24,9 @@ pub struct Tuning {
     /// How the backend's data reaches the guest's pages: copy, persistent or direct
     #[arg(long, value_name = "STRATEGY")]
     pub strategy: Option<String>,
+    /// Note nothing in the backend that a next one could go on from
+    #[arg(long)]
+    pub no_recovery: bool,
 }
 
 impl Tuning {
@@ -47,6 +50,7 @@ impl Tuning {
 
     /// Arguments for `blkback`.
     pub fn backend(&self) -> Vec<String> {
-        self.strategy.iter().flat_map(|strategy| ["--strategy".to_owned(), strategy.clone()]).collect()
+        let strategy = self.strategy.iter().flat_map(|strategy| ["--strategy".to_owned(), strategy.clone()]);
+        strategy.chain(self.no_recovery.then(|| "--no-recovery".to_owned())).collect()
     }
 }
