@@ -1,5 +1,5 @@
 # 4 KiB random reads at depth 32 from our daemon: by a guest that is nothing but our frontend, and by a stock guest with fio, PV and
-# PVH, five rounds in turn; figures are good for ratios only.
+# PVH, three rounds in turn; figures are good for ratios only.
 # limit: 400
 # needs: bare
 # only: by name
@@ -15,7 +15,7 @@ make_image disk.img 64M
 disk=$(served_by_us disk.img xvda)
 start_daemon
 for type in pv pvh; do create stock-$type $type cmdline="clocksource=tsc tsc=reliable"; done
-for round in {1..5}; do
+for round in {1..3}; do
     for type in pv pvh; do
         say "round $round, $type"
         attach stock-$type "$disk"
