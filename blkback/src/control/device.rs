@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc, time::Duration};
 
 use blkif_proto::{
-    Abi, Agreement,
+    Abi, Agreement, Operations,
     keys::{self, BackendFeatures, FrontendRecord, ToolstackBackend},
 };
 use tokio::{
@@ -293,7 +293,12 @@ impl Device {
                 })
                 .await?
             {
-                Ok(offered) => offered,
+                Ok(offered) => {
+                    // What depends on the image may not have been told yet.
+                    let discard = offered.operations.discard.or(self.features().operations.discard);
+                    let operations = Operations { discard, ..offered.operations };
+                    BackendFeatures { operations, ..offered }
+                }
                 Err(error) => return failed(format!("{}: {error}", self.dir)),
             }
         } else {

@@ -64,6 +64,10 @@ pub fn choose(record: &ToolstackBackend, device: &str, config: &Config) -> Resul
         discard: config.offer.discard && record.discard_enable,
         sector_size: settings.sector_size.unwrap_or(512),
         shared: settings.shared.unwrap_or(record.shared),
+        writer: device
+            .parse()
+            .ok()
+            .map(|device: u32| u64::from(record.frontend_id) << 32 | u64::from(device)),
     };
     Ok(Choice { source, options, settings })
 }

@@ -55,6 +55,7 @@ impl Images {
                     }
                     sleep(RETRY_EVERY);
                 }
+                Err(ImageError::Fenced(_)) if begin.elapsed() < patience => sleep(RETRY_EVERY),
                 Err(error) => return Err(error.to_string()),
             }
         }

@@ -39,11 +39,20 @@ pub struct ImageOptions {
     pub sector_size: u32,
     /// Others may write to the image too.
     pub shared: bool,
+    /// Whose writes they are, where others write too: a number that no other disk on this host has.
+    pub writer: Option<u64>,
 }
 
 impl Default for ImageOptions {
     fn default() -> Self {
-        Self { read_only: false, direct_io: false, discard: true, sector_size: 512, shared: false }
+        Self {
+            read_only: false,
+            direct_io: false,
+            discard: true,
+            sector_size: 512,
+            shared: false,
+            writer: None,
+        }
     }
 }
 
@@ -71,6 +80,9 @@ pub enum ImageError {
         /// Its file.
         file: FileId,
     },
+    /// The same writer's requests are under way, from a process that is no more.
+    #[error("requests of an earlier daemon are under way to image {}", .0.display())]
+    Fenced(PathBuf),
     /// It has no whole sector.
     #[error("image {} is smaller than one sector of {sector_size} bytes", path.display())]
     Empty {
@@ -146,6 +158,11 @@ impl Image {
             }
             lock => lock.map_err(failed("lock"))?,
         };
+        if let Some(writer) = options.writer.filter(|_| options.shared && !options.read_only)
+            && !lock::fence(&file, writer).map_err(failed("lock"))?
+        {
+            return Err(ImageError::Fenced(path.to_owned()));
+        }
         let (target, geometry) = if kind.is_block_device() {
             let geometry = block_geometry(&file, options, direct_io);
             (Target::Block(file), geometry)

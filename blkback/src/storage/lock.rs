@@ -7,7 +7,7 @@ use std::{fs::File, io, os::unix::fs::MetadataExt as _};
 
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg},
+    fcntl::{FcntlArg, Flock, FlockArg, fcntl},
     libc,
 };
 use tracing::warn;
@@ -45,6 +45,30 @@ impl FileId {
     }
 }
 
+/// Beyond the end of any image.
+const FENCES: u64 = 1 << 62;
+
+/// Takes one writer's lock beside other writers, for as long as the file's description lasts. False if it is taken: by requests that
+/// a killed daemon has left in the kernel.
+pub(super) fn fence(file: &File, writer: u64) -> io::Result<bool> {
+    let lock = libc::flock {
+        l_type: libc::c_short::try_from(libc::F_WRLCK).unwrap_or_default(),
+        l_whence: libc::c_short::try_from(libc::SEEK_SET).unwrap_or_default(),
+        l_start: (FENCES | writer).cast_signed(),
+        l_len: 1,
+        l_pid: 0,
+    };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(errno @ (Errno::ENOLCK | Errno::ENOTSUP | Errno::ENOSYS | Errno::EINVAL)) => {
+            warn!(%errno, "the image's file system has no such locks: a killed daemon's writes may come late");
+            Ok(true)
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// From a process' `stat` line, whose name in brackets may hold anything: a zombie has let its files go, and what still has the
 /// lock are requests of it.
 fn runs(stat: &str) -> bool {
@@ -79,6 +103,20 @@ mod tests {
         assert_eq!(locker("1: POSIX  ADVISORY  WRITE 4711 fe:01:123 0 EOF"), None, "another kind of lock");
         assert_eq!(locker("1: -> FLOCK  ADVISORY  WRITE 4711 fe:01:123 0 EOF"), None, "one who waits");
         assert_eq!(locker("1: FLOCK  ADVISORY  WRITE -1 fe:01:123 0 EOF"), None, "another host's");
+    }
+
+    #[test]
+    fn a_writer_waits_for_its_own_requests_only() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || File::options().read(true).write(true).open(file.path()).unwrap();
+        let first = open();
+        // What the kernel still has of the description, a killed process' requests say.
+        let under_way = first.try_clone().unwrap();
+        assert!(fence(&first, 7).unwrap() && fence(&open(), 8).unwrap());
+        drop(first);
+        assert!(!fence(&open(), 7).unwrap());
+        drop(under_way);
+        assert!(fence(&open(), 7).unwrap());
     }
 
     #[test]
