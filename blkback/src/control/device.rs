@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc, time::Duration};
 
 use blkif_proto::{
-    Abi, Agreement, Operations,
+    Abi, Agreement, Operations, RecordError,
     keys::{self, BackendFeatures, FrontendRecord, ToolstackBackend},
 };
 use tokio::{
@@ -284,21 +284,8 @@ impl Device {
             return failed("the image is not open".into());
         };
         self.offered = if used {
-            // A guest that is connected goes by what it was offered, whatever this daemon would offer.
-            match self
-                .context
-                .store
-                .record(&self.dir, |lookup: &mut dyn FnMut(&str) -> Option<String>| {
-                    BackendFeatures::parse(lookup)
-                })
-                .await?
-            {
-                Ok(offered) => {
-                    // What depends on the image may not have been told yet.
-                    let discard = offered.operations.discard.or(self.features().operations.discard);
-                    let operations = Operations { discard, ..offered.operations };
-                    BackendFeatures { operations, ..offered }
-                }
+            match self.offered_before().await? {
+                Ok(offered) => offered,
                 Err(error) => return failed(format!("{}: {error}", self.dir)),
             }
         } else {
@@ -342,6 +329,19 @@ impl Device {
         let sink = Box::new(move |report| handle.send(Message::Report(report)));
         self.connection = Some(Connection::start(&self.context.workers, &terms, frontend, sink));
         Ok(None)
+    }
+
+    /// What an earlier daemon has offered: a guest that is connected goes by that, whatever this one would offer.
+    async fn offered_before(&self) -> io::Result<Result<BackendFeatures, RecordError>> {
+        let parse = |lookup: &mut dyn FnMut(&str) -> Option<String>| BackendFeatures::parse(lookup);
+        let found = self.context.store.record(&self.dir, parse).await?;
+        // What depends on the image may not have been told yet.
+        let discard = self.features().operations.discard;
+        Ok(found.map(|offered| {
+            let operations =
+                Operations { discard: offered.operations.discard.or(discard), ..offered.operations };
+            BackendFeatures { operations, ..offered }
+        }))
     }
 
     /// The layout that the frontend, or the toolstack for it, has written down.
