@@ -68,9 +68,10 @@ pub(super) const COPES: &[(&str, &[&str])] = &[
         &["request.unknown-operation", "hostile.random-requests"],
     ),
     (
-        "Our frontend names no page of a ring as data, none twice for a ring, leaves indices alone, and does not touch what it has \
+        "Our frontend names no page of a ring as data, none twice for a ring, leaves indices and ports alone, and does not touch what it has \
          published. A guest that does hangs QEMU, which is its own.",
         &[
+            "hostile.port-closes",
             "hostile.random-indices",
             "hostile.ring-of-one-page-twice",
             "hostile.ring-page-as-data",
