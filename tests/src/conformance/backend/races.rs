@@ -197,10 +197,10 @@ fn grants_end<W: FrontWorld>(guest: &mut Guest<W>) -> Result<()> {
         for _ in 0..round % 50 * 20 {
             std::hint::spin_loop();
         }
-        let ended = connection.lender.reclaim(&mut pages).is_ok();
+        // Also where a page is in use, and all stay lent in the end: some were not for a moment.
+        _ = connection.lender.reclaim(&mut pages);
         let answer = connection.queue().answer()?;
-        let fine = answer.status == Status::OKAY || ended && answer.status == Status::ERROR;
-        must!(fine, "round {round}, ended {ended}: {answer:?}");
+        must!(matches!(answer.status, Status::OKAY | Status::ERROR), "round {round}: {answer:?}");
         connection.lender.reclaim(&mut pages).with_context(|| format!("round {round}, after its answer"))?;
     }
     connection.works()
