@@ -154,7 +154,7 @@ fn killed_with_requests(rig: &mut Rig) -> Result<()> {
             must!(answer.status == Status::OKAY, "{answer:?}");
         }
         connection.queue().silence(Duration::from_millis(20))?;
-        for last in next - 60..next {
+        for last in next.saturating_sub(60)..next {
             let most = if wish.blocks { 20 } else { 11 };
             let there = image.read(TRACES + 160 * (last % 60), 4096 * (1 + (last % most) as usize))?;
             must!(there.iter().all(|byte| *byte == (last % 4) as u8 + 1), "write {last} is not in the image");
