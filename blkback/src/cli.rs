@@ -10,7 +10,8 @@ use tracing_subscriber::EnvFilter;
 /// Serves disk images to Xen guests.
 ///
 /// Finds virtual disks in XenStore as toolstacks make them, and serves each from the file or block device that the toolstack
-/// or the configuration names. SIGHUP measures all images again; SIGTERM and SIGINT let the guests close, and end it.
+/// or the configuration names. SIGHUP measures all images again; SIGTERM and SIGINT let the guests close, and end it. Killed at any
+/// instant it is followed by the next one, which goes on where it was: guests see a pause.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {

@@ -28,16 +28,11 @@ pub struct LogSpec {
 /// daemon could go on.
 pub(super) fn begin<M: RingMem>(log: &LogSpec, ring: &BackRing<M>) -> Option<Log> {
     let identity = Identity { text: log.identity.clone(), entries: ring.layout().entries() };
-    match Log::create(&log.path, &identity) {
-        Ok(mut made) => {
-            made.commit(ring.consumed());
-            Some(made)
-        }
-        Err(error) => {
-            warn!(log = %log.path.display(), %error, "if this daemon is killed, the disk is lost to its guest");
-            None
-        }
-    }
+    let made = Log::create(&log.path, &identity, ring.consumed());
+    made.inspect_err(|error| {
+        warn!(log = %log.path.display(), %error, "if this daemon is killed, the disk is lost to its guest");
+    })
+    .ok()
 }
 
 /// What an earlier daemon has left in its log, and moves past what it has taken. None: it has left nothing at all.

@@ -44,13 +44,15 @@ pub struct Log {
 }
 
 impl Log {
-    /// Begins the log of a queue that nobody has served before. It replaces a log of that name in one step. Errors: the file
-    /// cannot be made; what was there stays.
-    pub fn create(path: &Path, identity: &Identity) -> io::Result<Self> {
+    /// Begins the log of a queue, none of whose requests are under way, at the ring index `consumed`. It replaces a log of that name
+    /// in one step. Errors: the file cannot be made; what was there stays.
+    pub fn create(path: &Path, identity: &Identity, consumed: Index) -> io::Result<Self> {
         let new = path.with_extension("new");
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&new)?;
         let mut memory = Memory::of_new(&file, format::length(identity.entries))?;
         format::write_header(&mut memory, identity)?;
+        format::set_consumed(&mut memory, consumed);
+        // Whole from its first instant on.
         fs::rename(&new, path)?;
         let free = (0..identity.entries).rev().collect();
         Ok(Self::with(memory, path, free))

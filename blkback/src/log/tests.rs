@@ -55,10 +55,9 @@ impl Bench {
     fn new(seed: u32) -> Self {
         STORES_LEFT.set(u64::MAX);
         let folder = tempfile::tempdir().unwrap();
-        let mut log = Log::create(&folder.path().join("log"), &identity()).unwrap();
         // Indices wrap on the way.
         let start = Index::new(u32::MAX - 20);
-        log.commit(start);
+        let log = Log::create(&folder.path().join("log"), &identity(), start).unwrap();
         Self {
             folder,
             log,
@@ -299,6 +298,14 @@ fn another_version_is_told_apart() {
     assert_eq!(refused, "it is of version 2, and only version 1 is known here");
 }
 
+/// Begun in the midst of a ring's life, it fits that before anything else is stored.
+#[test]
+fn a_new_log_fits_its_ring_at_once() {
+    let bench = Bench::new(0);
+    let left = bench.recover().unwrap();
+    assert_eq!((left.consumed, left.unfinished.len(), left.untold.len()), (bench.start, 0, 0));
+}
+
 #[test]
 fn a_full_log_takes_nothing() {
     let mut bench = Bench::new(0);
@@ -308,7 +315,10 @@ fn a_full_log_takes_nothing() {
     }
     assert_eq!(bench.log.take(bench.start, &entry), None);
     let path = bench.folder.path().join("log");
-    std::mem::replace(&mut bench.log, Log::create(&path.with_extension("other"), &identity()).unwrap())
-        .remove();
+    std::mem::replace(
+        &mut bench.log,
+        Log::create(&path.with_extension("other"), &identity(), bench.start).unwrap(),
+    )
+    .remove();
     assert!(!path.exists());
 }
