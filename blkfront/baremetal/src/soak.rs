@@ -6,8 +6,8 @@
 //!
 //! A backend that closes the disk and offers it again finds us back, with what we know of its contents.
 //!
-//! What is done, and in which order, depends on the seed and the disk only. It ends when the time is up, so many were done or the tool stack says so; when
-//! the disk's size changes all is read, and the new end of the disk is filled. No two operations of which one
+//! What is done, and in which order, depends on the seed and the disk only. It ends when the time is up, so many were done or the tool
+//! stack says so; when the disk's size changes all is read, and the new end of the disk is filled. No two operations of which one
 //! writes have a sector in common at the same time, so that it is always known what should be there.
 
 mod model;
