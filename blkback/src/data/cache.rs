@@ -45,6 +45,8 @@ pub struct GrantCache<M> {
     /// Ends of the list of idle slots.
     oldest: u32,
     newest: u32,
+    /// The slot that was leased last.
+    last: u32,
 }
 
 struct Slot<M> {
@@ -53,6 +55,9 @@ struct Slot<M> {
     page: Option<Box<M>>,
     older: u32,
     newer: u32,
+    /// The slot that was leased after this one: guests use their buffers again, so it is probably the next one again, and need
+    /// not be looked up.
+    follower: u32,
 }
 
 /// Empty holders kept: as many as Linux' backend keeps pages.
@@ -76,6 +81,7 @@ impl<M: Mapping> GrantCache<M> {
             budget,
             oldest: END,
             newest: END,
+            last: END,
         }
     }
 
@@ -97,7 +103,7 @@ impl<M: Mapping> GrantCache<M> {
         from: DomId,
         gref: GrantRef,
     ) -> Result<Lease<M>, GrantError> {
-        if let Some(&slot) = self.by_gref.get(&gref) {
+        if let Some(slot) = self.find(gref) {
             let mapping = self.slots[slot as usize].page.take().ok_or(GrantError::Exhausted)?;
             self.unlink(slot);
             return Ok(Lease { mapping, slot: Some(slot) });
@@ -108,6 +114,25 @@ impl<M: Mapping> GrantCache<M> {
         let mapping = self.map(mapper, from, gref)?;
         let slot = self.place(gref);
         Ok(Lease { mapping, slot })
+    }
+
+    /// The slot of `gref`.
+    fn find(&mut self, gref: GrantRef) -> Option<u32> {
+        let guess = self.slots.get(self.last as usize).map_or(END, |last| last.follower);
+        let slot = match self.slots.get(guess as usize) {
+            Some(slot) if slot.gref == gref => guess,
+            _ => *self.by_gref.get(&gref)?,
+        };
+        self.follow(slot);
+        Some(slot)
+    }
+
+    /// Notes that `slot` is leased after the last one.
+    fn follow(&mut self, slot: u32) {
+        if let Some(last) = self.slots.get_mut(self.last as usize) {
+            last.follower = slot;
+        }
+        self.last = slot;
     }
 
     fn has_room(&self) -> bool {
@@ -153,7 +178,7 @@ impl<M: Mapping> GrantCache<M> {
     fn place(&mut self, gref: GrantRef) -> Option<u32> {
         let slot = if self.slots.len() < self.capacity && self.budget.take() {
             let slot = u32::try_from(self.slots.len()).ok().filter(|slot| *slot != END)?;
-            self.slots.push(Slot { gref, page: None, older: END, newer: END });
+            self.slots.push(Slot { gref, page: None, older: END, newer: END, follower: END });
             slot
         } else {
             let slot = self.oldest;
@@ -165,6 +190,7 @@ impl<M: Mapping> GrantCache<M> {
             slot
         };
         self.by_gref.insert(gref, slot);
+        self.follow(slot);
         Some(slot)
     }
 

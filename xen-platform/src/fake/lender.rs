@@ -10,10 +10,12 @@ use super::{
     pages,
     runs::{Run, Runs},
 };
-use crate::{Access, DomId, GrantError, Pages, SharedMem};
+use crate::{Access, DomId, GrantError, PAGE_SIZE, Pages, SharedMem};
 
 /// Pages are asked of the hypervisor in runs of at least this many.
 const CHUNK: u32 = 64;
+/// Buffers of at least this many pages are worth superpages.
+const LARGE: u32 = 64;
 
 /// Lends pages of a guest's memory to one domain. Made by [`FrontWorld::lender`](crate::FrontWorld::lender).
 pub struct Lender {
@@ -84,7 +86,7 @@ impl Lender {
         let run =
             Run { first: u32::try_from(pages.token()).ok()?, count: u32::try_from(pages.count()).ok()? };
         let inside = |chunk: &Run| chunk.first <= run.first && run.numbers().end <= chunk.numbers().end;
-        let ours = self.guest.memory().mem().part(run.first as usize * crate::PAGE_SIZE, 0)?;
+        let ours = self.guest.memory().mem().part(run.first as usize * PAGE_SIZE, 0)?;
         let spans = self.reserved.iter().any(inside) || run.numbers().all(|page| self.reserves(page));
         (spans && ours.as_ptr() == pages.mem().as_ptr()).then_some(run)
     }
@@ -102,6 +104,10 @@ impl crate::Lender for Lender {
         let pages = pages::pages(self.guest.memory().clone(), run.first, run.count as usize);
         let pages = pages.ok_or(GrantError::Exhausted)?;
         SharedMem::zero(pages.mem());
+        if run.count >= LARGE {
+            let bytes = |pages: u32| pages as usize * PAGE_SIZE;
+            self.guest.memory().back_by_superpages(bytes(run.first), bytes(run.count));
+        }
         Ok(pages)
     }
 

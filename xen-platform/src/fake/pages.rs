@@ -19,6 +19,7 @@ use blkif_proto::GrantRef;
 use nix::{
     errno::Errno,
     fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl},
+    libc,
     sys::{
         memfd::{MFdFlags, memfd_create},
         mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap},
@@ -28,6 +29,9 @@ use nix::{
 
 use super::Mapping;
 use crate::{PAGE_SIZE, Pages, SharedMem};
+
+/// The next larger size of pages that processors know, in bytes.
+const SUPERPAGE: usize = 2 << 20;
 
 /// A new file of `bytes` zeroes that lives in memory, takes no memory until touched, and never changes its size.
 pub(crate) fn memfd(name: &str, bytes: u64) -> Result<OwnedFd, Errno> {
@@ -60,12 +64,59 @@ pub(crate) enum Protection {
     ReadWrite,
 }
 
+/// A range of addresses that nothing else in the process uses; unmapped on drop, with whatever was put into it.
+#[derive(Debug)]
+struct Room {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+impl Room {
+    fn new(bytes: usize) -> Result<Self, Errno> {
+        let length = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;
+        // SAFETY: no address is asked for, so the kernel picks a range that nothing in this process uses.
+        let start = unsafe { mmap_anonymous(None, length, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE)? };
+        Ok(Self { start: start.cast(), bytes })
+    }
+
+    /// Maps `bytes` bytes of a memfd from byte `from` on (both multiples of the page size) at byte `at` of the room.
+    fn put(
+        &self,
+        at: usize,
+        bytes: usize,
+        protection: Protection,
+        fd: BorrowedFd<'_>,
+        from: u64,
+    ) -> Result<(), Errno> {
+        let inside = at.checked_add(bytes).is_some_and(|end| end <= self.bytes);
+        let length = NonZeroUsize::new(bytes).filter(|_| inside).ok_or(Errno::EINVAL)?;
+        let address = self.start.addr().checked_add(at);
+        let prot = match protection {
+            Protection::Read => ProtFlags::PROT_READ,
+            Protection::ReadWrite => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+        };
+        let from = i64::try_from(from).map_err(|_| Errno::EFBIG)?;
+        // SAFETY: the range lies inside the room, so only our own placeholder is replaced.
+        unsafe { mmap(address, length, prot, MapFlags::MAP_SHARED | MapFlags::MAP_FIXED, fd, from)? };
+        Ok(())
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // SAFETY: the range is ours since `new`, and every borrow of what is mapped there has ended. An error would mean that
+        // it was not mapped; nothing could be done about it.
+        let _ = unsafe { munmap(self.start.cast(), self.bytes) };
+    }
+}
+
 /// A mapping of a memfd; unmapped on drop.
 #[derive(Debug)]
 pub(crate) struct View {
     base: NonNull<u8>,
     bytes: usize,
     protection: Protection,
+    _room: Room,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread, and is accessed by atomics only.
@@ -74,37 +125,34 @@ unsafe impl Send for View {}
 unsafe impl Sync for View {}
 
 impl View {
-    /// Maps the first `bytes` bytes of a memfd.
+    /// Maps the first `bytes` bytes of a memfd, at an address that suits superpages.
     pub(crate) fn new(fd: impl AsFd, bytes: usize, protection: Protection) -> Result<Self, Errno> {
-        let length = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;
-        let prot = match protection {
-            Protection::Read => ProtFlags::PROT_READ,
-            Protection::ReadWrite => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-        };
-        // SAFETY: no address is asked for, so the kernel picks a range that nothing in this process uses.
-        let base = unsafe { mmap(None, length, prot, MapFlags::MAP_SHARED, fd, 0)? };
-        Ok(Self { base: base.cast(), bytes, protection })
+        let room = Room::new(bytes.checked_add(SUPERPAGE).ok_or(Errno::EINVAL)?)?;
+        let before = room.start.align_offset(SUPERPAGE);
+        room.put(before, bytes, protection, fd.as_fd(), 0)?;
+        let base = NonNull::new(room.start.as_ptr().wrapping_add(before)).ok_or(Errno::EINVAL)?;
+        Ok(Self { base, bytes, protection, _room: room })
     }
 
     /// Maps pages of a memfd (`frames`, each below the file's size in pages) one after the other, writable.
     pub(crate) fn gather(fd: impl AsFd, frames: &[u32]) -> Result<Self, Errno> {
         let bytes = frames.len().checked_mul(PAGE_SIZE).ok_or(Errno::EINVAL)?;
-        let length = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;
-        let page = NonZeroUsize::new(PAGE_SIZE).ok_or(Errno::EINVAL)?;
-        // SAFETY: no address is asked for; this only reserves the room that the loop below fills.
-        let base = unsafe { mmap_anonymous(None, length, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE)? };
-        let view = Self { base: base.cast(), bytes, protection: Protection::ReadWrite };
-        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let room = Room::new(bytes)?;
         for (index, frame) in frames.iter().enumerate() {
-            let address = view.base.addr().checked_add(index * PAGE_SIZE);
-            let offset = i64::from(*frame) * PAGE_SIZE as i64;
-            // SAFETY: the address lies inside the reservation that `view` owns, so only our own placeholder is replaced; on
-            // an error `view` unmaps the whole reservation.
-            unsafe {
-                mmap(address, page, prot, MapFlags::MAP_SHARED | MapFlags::MAP_FIXED, fd.as_fd(), offset)?
-            };
+            let from = u64::from(*frame) * PAGE_SIZE as u64;
+            room.put(index * PAGE_SIZE, PAGE_SIZE, Protection::ReadWrite, fd.as_fd(), from)?;
         }
-        Ok(view)
+        Ok(Self { base: room.start, bytes, protection: Protection::ReadWrite, _room: room })
+    }
+
+    /// Backs the superpages that hold `bytes` bytes from byte `offset` on by superpages, as Xen does a guest's memory: where the
+    /// kernel has none to give (or is older than Linux 6.1), everything stays as it is, only slower.
+    pub(crate) fn back_by_superpages(&self, offset: usize, bytes: usize) {
+        let first = offset - offset % SUPERPAGE;
+        let Some(end) = offset.checked_add(bytes).map(|end| end.next_multiple_of(SUPERPAGE)) else { return };
+        let Some(range) = self.mem().part(first, end - first) else { return };
+        // SAFETY: the range lies inside the mapping, and the advice changes neither contents nor addresses.
+        let _ = unsafe { libc::madvise(range.as_ptr().cast(), range.len(), libc::MADV_COLLAPSE) };
     }
 
     /// All of it.
@@ -146,14 +194,6 @@ impl View {
     }
 }
 
-impl Drop for View {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours since `new` or `gather`, and every borrow of it has ended. An error would mean that it
-        // was not mapped; nothing could be done about it.
-        let _ = unsafe { munmap(self.base.cast(), self.bytes) };
-    }
-}
-
 /// `count` pages of `memory` (a writable view) from page `first` on, as pages to own; `None` where they leave the view. The
 /// caller, who allocates the pages, hands out none of them twice.
 pub(crate) fn pages(memory: Arc<View>, first: u32, count: usize) -> Option<Pages> {
@@ -190,3 +230,6 @@ unsafe impl ringbuf::RingPages for RingPages {
         self.view.bytes
     }
 }
+
+#[cfg(test)]
+mod tests;

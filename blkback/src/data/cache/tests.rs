@@ -28,9 +28,17 @@ impl Bed {
         cache.lease(&mut self.mapper, self.dom, self.pages.grants()[page]).unwrap()
     }
 
+    /// Leases a page and gives it back, and makes sure that it is that page.
     fn touch(&mut self, cache: &mut GrantCache<fake::Mapping>, page: usize) {
         let lease = self.lease(cache, page);
+        let mark = u8::try_from(page).unwrap() + 1;
+        lease.page().unwrap().write(&[mark]);
         cache.give_back(lease);
+        let mut byte = [0];
+        let seen = self.pages.mem().part(page * 4096, 4096).unwrap();
+        seen.read(&mut byte);
+        assert_eq!(byte, [mark], "page {page}");
+        seen.write(&[0]);
     }
 
     fn refused(&mut self, cache: &mut GrantCache<fake::Mapping>, page: usize) {
