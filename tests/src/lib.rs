@@ -3,6 +3,7 @@
 //! ```text
 //!   world          a simulated Xen with the real programs in it, for all that follows
 //!   conformance    the clauses of the protocol, each with a name
+//!   fuzz           hostile peers and hostile bytes, for fuzzers and for the replay of their corpus
 //!   bench          the pair against its ceiling and its peer
 //!   kills          the backend is killed again and again under guests that check everything
 //!   bin/xensim     the launcher: demo, up, run, bench, kills
@@ -20,5 +21,6 @@
 
 pub mod bench;
 pub mod conformance;
+pub mod fuzz;
 pub mod kills;
 pub mod world;

@@ -1,0 +1,74 @@
+//! The backend's seat: a frontend, from the first look at XenStore to the last, in one thread. Wherever it waits, the backend does
+//! what the bytes say next; when they are through, time passes.
+//!
+//! Whatever the backend does:
+//! - every call comes back, and what was accepted is given back once, in the end at the latest;
+//! - what the backend does not map any more is taken back: nothing of the guest stays lent.
+
+mod act;
+mod application;
+mod hand;
+mod world;
+
+use std::sync::{Arc, Mutex};
+
+use arbitrary::Arbitrary;
+use blkfront::{Frontend, SegmentChoice};
+use blkif_proto::Abi;
+use xen_platform::fake::Machine;
+
+use act::{Act, Wishes, Work};
+use application::Application;
+use hand::Hand;
+use world::Seat;
+
+/// Acts of each side in one run.
+const ACTS: usize = 150;
+
+#[derive(Debug, Arbitrary)]
+struct Script {
+    wishes: Wishes,
+    /// The backend's, in order.
+    acts: Vec<Act>,
+    /// The application's, between the handshake and the stop.
+    work: Vec<Work>,
+}
+
+/// Whatever a backend does, the application has its work back and its memory.
+pub fn backend_seat(data: &[u8]) {
+    let Some(mut script) = super::script::<Script>(data) else { return };
+    script.acts.truncate(ACTS);
+    script.work.truncate(ACTS);
+    let machine = Machine::new(1);
+    let hand = Arc::new(Mutex::new(Hand::new(&machine, &script.wishes, script.acts)));
+    let seat = Seat::new(&machine, Arc::clone(&hand));
+    live(seat, &script.wishes, script.work);
+    drop(hand);
+    let leaks = machine.leaks();
+    assert_eq!((leaks.mapped, leaks.granted, leaks.pages), (0, 0, 0), "{leaks:?}");
+}
+
+/// From the probe to the stop, or to where the backend makes it end.
+fn live(seat: Seat, wishes: &Wishes, work: Vec<Work>) {
+    let path = hand::frontend(seat.guest());
+    let config = blkfront::Config {
+        queues: u32::from(wishes.queues % 3) + 1,
+        ring_pages: 1 << (wishes.ring_pages % 3),
+        persistent: wishes.persistent,
+        segments: [SegmentChoice::Auto, SegmentChoice::Direct, SegmentChoice::Blocks, SegmentChoice::Indirect]
+            [usize::from(wishes.segments) % 4],
+        max_segments: 64,
+        abi: [Abi::X86_64, Abi::X86_32][usize::from(wishes.abi) % 2],
+        timeout: std::time::Duration::from_secs(2),
+        ..blkfront::Config::default()
+    };
+    let Ok(frontend) = Frontend::probe_within(seat, &path, config.timeout) else { return };
+    let Ok(configured) = frontend.configure(config) else { return };
+    let Ok(prepared) = configured.set_up_queues() else { return };
+    let Ok((device, queues)) = prepared.start() else { return };
+    let mut application = Application::new(device, queues);
+    for work in work {
+        application.work(work);
+    }
+    application.stop();
+}
