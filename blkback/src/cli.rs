@@ -37,6 +37,19 @@ pub(crate) struct Arguments {
     /// Note nothing for a next daemon: guests lose their disks if this one is killed
     #[arg(long)]
     no_recovery: bool,
+    /// The user to become when root starts it [default: blkback, if there is such a user]
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Where the toolstack may choose images: a folder, file or device; may be repeated [default: /srv and /var/lib/xen/images, or
+    /// everywhere in a simulated world]
+    #[arg(long, value_name = "PATH")]
+    images: Vec<PathBuf>,
+    /// Keep the user's rights
+    #[arg(long)]
+    no_sandbox: bool,
+    /// Go into the sandbox as configured, try what must not be possible there and what must, say how that went, and stop
+    #[arg(long)]
+    pub(crate) self_test_sandbox: bool,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
     /// The process dies at a step: STEP:COUNT
@@ -78,6 +91,12 @@ impl Arguments {
         daemon.strategy = self.strategy.or(daemon.strategy);
         daemon.poll_us = self.poll_us.or(daemon.poll_us);
         daemon.recovery &= !self.no_recovery;
+        let sandbox = &mut config.sandbox;
+        sandbox.enabled &= !self.no_sandbox;
+        sandbox.user = self.user.clone().or(sandbox.user.take());
+        if !self.images.is_empty() {
+            sandbox.images = Some(self.images.clone());
+        }
         Ok(config)
     }
 

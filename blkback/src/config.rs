@@ -23,6 +23,11 @@
 //! barrier = true
 //! discard = true
 //!
+//! [sandbox]                 # what is left to somebody who has taken the daemon over
+//! enabled = true
+//! user = "blkback"          # the user to become if root starts it; absent: this one, if there is such a user
+//! images = ["/srv", "/var/lib/xen/images"]  # where the toolstack may choose images: folders, single files and devices
+//!
 //! [disk]                    # how images are opened
 //! direct-io = false
 //! sector-size = 512
@@ -36,12 +41,14 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     time::Duration,
 };
 
 use blkif_proto::{SegmentMode, keys};
 use serde::Deserialize;
+
+use crate::{control::disk, sandbox::folders::Folders};
 
 /// How data moves between the disk and the guest's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -64,6 +71,8 @@ pub struct Config {
     pub daemon: DaemonConfig,
     /// What guests may use.
     pub offer: Offer,
+    /// What is left to somebody who has taken the daemon over.
+    pub sandbox: SandboxConfig,
     /// How images are opened, unless [`disks`](Self::disks) says otherwise.
     pub disk: DiskConfig,
     /// Settings of single disks by `domain/disk`, either of which may be `*`. The most exact name counts.
@@ -124,6 +133,26 @@ pub struct Offer {
     pub barrier: bool,
     /// Discards, where image and toolstack allow.
     pub discard: bool,
+}
+
+/// What is left to somebody who has taken the daemon over.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct SandboxConfig {
+    /// Off: the daemon keeps its user and rights. Image paths are confined nevertheless.
+    pub enabled: bool,
+    /// The user to become if root starts the daemon; absent: `blkback`, if there is such a user.
+    pub user: Option<String>,
+    /// Where the toolstack may choose images: folders, single files and devices, absolute. Those that this configuration gives to single
+    /// disks are allowed without being named here. Absent: by world, `/srv` and `/var/lib/xen/images` on Xen, everywhere in the
+    /// simulator.
+    pub images: Option<Vec<PathBuf>>,
+}
+
+impl Default for SandboxConfig {
+    fn default() -> Self {
+        Self { enabled: true, user: None, images: None }
+    }
 }
 
 /// How an image is opened. Absent: as the toolstack says, or the default.
@@ -272,6 +301,14 @@ impl Config {
         run_dir.as_ref().filter(|_| *recovery).map(|dir| dir.join("inflight"))
     }
 
+    /// Where images may be: those of the configuration, or else of the `world`, and what single disks are given.
+    pub fn folders(&self, world: &[&str]) -> Folders {
+        let named = self.sandbox.images.clone();
+        let named = named.unwrap_or_else(|| world.iter().map(PathBuf::from).collect());
+        let given = self.disks.values().chain([&self.disk]).filter_map(|disk| disk.image.as_deref());
+        Folders::new(named.into_iter().chain(given.map(|image| disk::path_of(image).into())))
+    }
+
     /// Longest polling after work.
     pub fn poll(&self) -> Duration {
         Duration::from_micros(self.daemon.poll_us.unwrap_or(0))
@@ -317,6 +354,9 @@ impl Config {
         if let Some(domain) = self.daemon.domain.filter(|domain| *domain >= 0x7FF0) {
             return bad("daemon.domain", format!("{domain} is no domain"));
         }
+        if let Some(path) = self.sandbox.images.iter().flatten().find(|path| !is_plain(path)) {
+            return bad("sandbox.images", format!("{} is not absolute, or has .. in it", path.display()));
+        }
         let disks = self.disks.iter().map(|(name, disk)| (format!("disks.{name:?}"), disk));
         for (table, disk) in disks.chain([("disk".to_owned(), &self.disk)]) {
             if let Some(size) = disk.sector_size
@@ -354,6 +394,11 @@ impl DiskConfig {
 
 fn is_name(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
+/// What a path can be compared with.
+fn is_plain(path: &Path) -> bool {
+    path.is_absolute() && !path.components().any(|part| part == Component::ParentDir)
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     control::{self, ControlError, End, device::Context, images::Images, store::Store, workers::Workers},
     data::{inflight::InFlight, queue::MappingOf},
+    sandbox::outside::{Outside, Unconfined},
     storage::{Engine, Storage},
 };
 
@@ -65,14 +66,18 @@ pub async fn run<W: BackWorld>(
         shutdown.await;
         End::Stop
     };
-    run_with(world, store, config, Engine::new, never, shutdown).await.map(|_| ())
+    let store = Store::connect(store).await.map_err(DaemonError::Store)?;
+    let outside = Arc::new(Unconfined);
+    run_with(world, store, outside, config, Engine::new, never, shutdown).await.map(|_| ())
 }
 
-/// [`run`] with another storage, made once on each worker thread, a signal to measure all images again, and a choice of ends.
-/// Returns which it was; after a hand-over nothing is left of the daemon but its logs.
+/// [`run`] with a XenStore that is connected, what the sandbox leaves of the `outside`, another storage, made once on each worker thread,
+/// a signal to measure all images again, and a choice of ends. Returns which it was; after a hand-over nothing is left of the daemon
+/// but its logs.
 pub async fn run_with<W, S, F>(
     world: W,
-    store: Option<&Path>,
+    store: Store,
+    outside: Arc<dyn Outside>,
     config: Config,
     storage: F,
     measure: UnboundedReceiver<()>,
@@ -83,7 +88,6 @@ where
     S: Storage<InFlight<MappingOf<W>>>,
     F: Fn() -> io::Result<S> + Clone + Send + 'static,
 {
-    let store = Store::connect(store).await.map_err(DaemonError::Store)?;
     let (send_end, ends) = unbounded_channel();
     let workers = Workers::start(&world, storage, config.workers(), config.poll(), &send_end)
         .map_err(DaemonError::Workers)?;
@@ -97,7 +101,8 @@ where
         base: format!("/local/domain/{}/backend", config.daemon.domain.unwrap_or(0)),
         config,
         workers: Arc::new(workers),
-        images: Images::default(),
+        images: Images::new(Arc::clone(&outside)),
+        outside,
         logs,
         start: Instant::now(),
     });

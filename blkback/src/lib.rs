@@ -23,6 +23,7 @@ pub mod daemon;
 pub mod data;
 pub mod log;
 pub mod run_dir;
+pub mod sandbox;
 pub mod stats;
 pub mod steps;
 pub mod storage;

@@ -1,17 +1,20 @@
-//! The daemon: joins a world, and runs [`blkback::daemon`] in it until it is told to stop.
+//! The daemon: divides into keeper and daemon, joins a world, goes into the sandbox, and runs [`blkback::daemon`] there until it is
+//! told to stop.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use blkback::{
     config::{Config, Strategy},
-    control::End,
-    daemon,
+    control::{End, store::Store},
+    daemon::{self, DaemonError},
     run_dir::RunDir,
+    sandbox::{
+        REFUSAL, Sandbox,
+        calls::{Filters, Refusal},
+        keeper::{Charge, Fate, Side, die_by, divide},
+        self_test::{self, Trial},
+    },
     storage::Engine,
 };
 use clap::Parser as _;
@@ -24,64 +27,111 @@ use xen_platform::{BackWorld, DomId, linux, sim};
 mod cli;
 mod upgrade;
 
+/// Where images are on a Xen host, unless the configuration says otherwise.
+const IMAGES: [&str; 2] = ["/srv", "/var/lib/xen/images"];
+
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     let done = match &arguments.command {
         Some(cli::Command::Upgrade { run_dir, patience }) => {
-            upgrade::ask(run_dir, Duration::from_secs(*patience))
+            upgrade::ask(run_dir, Duration::from_secs(*patience)).map(|()| ExitCode::SUCCESS)
         }
-        None => run(&arguments).and_then(go_on),
+        None => run(&arguments),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("blkback: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    done.unwrap_or_else(|error| {
+        eprintln!("blkback: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-/// How the daemon has ended: where another program takes its place, in this process, that begins now.
-fn go_on(end: End) -> Result<()> {
-    match end {
-        End::Stop => Ok(()),
-        End::HandOver(program) => Err(upgrade::become_program(&program)),
-    }
-}
-
-fn run(arguments: &cli::Arguments) -> Result<End> {
+fn run(arguments: &cli::Arguments) -> Result<ExitCode> {
     let mut config = arguments.config()?;
     if arguments.check_config {
-        return Ok(End::Stop);
+        return Ok(ExitCode::SUCCESS);
     }
     arguments.start_log()?;
-    #[cfg(debug_assertions)]
-    if let Some((step, count)) = arguments.die_at {
-        blkback::steps::die_at(step, count);
+    // Asked for now, because the answer lies outside of the sandbox.
+    config.daemon.workers = config.workers();
+    let sim = if arguments.xen == "linux" { None } else { Some(sim::parse_spec(&arguments.xen)?) };
+    let run_dir = config.daemon.run_dir.get_or_insert_with(|| match sim {
+        None => "/run/blkback".into(),
+        Some(dir) => dir.join(format!("blkback-{}", config.daemon.domain.unwrap_or(0))),
+    });
+    let run_dir = run_dir.clone();
+    let folders = config.folders(if sim.is_some() { &["/"] } else { &IMAGES });
+    let prepare = |refusal| {
+        let sandbox = || Sandbox::prepare(config.sandbox.user.as_deref(), config.logs(), refusal);
+        config.sandbox.enabled.then(sandbox).transpose().context("cannot make the sandbox")
+    };
+    if arguments.self_test_sandbox {
+        let (trial, sandbox) = (Trial::prepare(&run_dir)?, prepare(Refusal::Fail)?);
+        return match divide(folders.and(trial.folder()))? {
+            Side::Daemon(charge) => Ok(self_test::run(sandbox.as_ref(), &charge, &trial, config.logs())?),
+            Side::Keeper(keeper) => {
+                let fate = keeper.keep(|| None)?;
+                trial.remove()?;
+                end_as(fate)
+            }
+        };
     }
-    if arguments.xen == "linux" {
-        let world = linux::World::for_backend()?;
-        let run_dir = config.daemon.run_dir.get_or_insert_with(|| "/run/blkback".into());
-        let _alone = RunDir::claim(run_dir)?;
-        if config.daemon.domain.is_none() {
-            let own = linux::World::own_domain().context("cannot find our own domain's number")?;
-            config.daemon.domain = Some(own.0);
+    if sim.is_none() {
+        // Its reasons are better told than those of what needs it.
+        linux::World::for_backend()?;
+    }
+    let _alone = RunDir::claim(&run_dir)?;
+    let sandbox = prepare(REFUSAL)?;
+    match divide(folders)? {
+        Side::Keeper(keeper) => end_as(keeper.keep(|| upgrade::asked(&run_dir))?),
+        Side::Daemon(charge) => {
+            #[cfg(debug_assertions)]
+            if let Some((step, count)) = arguments.die_at {
+                blkback::steps::die_at(step, count);
+            }
+            let contained = Contained { sandbox, charge };
+            match sim {
+                None => serve_linux(config, contained)?,
+                Some(dir) => serve_sim(dir, config, contained)?,
+            }
+            Ok(ExitCode::SUCCESS)
         }
-        return serve(world, None, config);
     }
-    let dir = sim::parse_spec(&arguments.xen)?;
+}
+
+/// Ends as the daemon has.
+fn end_as(fate: Fate) -> Result<ExitCode> {
+    match fate {
+        Fate::Ended(code) => Ok(code),
+        Fate::Killed(signal) => Ok(die_by(signal)),
+        Fate::HandOver(program) => Err(upgrade::become_program(&program)),
+    }
+}
+
+/// The daemon's own confines.
+struct Contained {
+    sandbox: Option<Sandbox>,
+    charge: Charge,
+}
+
+fn serve_linux(mut config: Config, contained: Contained) -> Result<()> {
+    let world = linux::World::for_backend()?;
+    world.open_for(config.daemon.workers)?;
+    if config.daemon.domain.is_none() {
+        let own = linux::World::own_domain().context("cannot find our own domain's number")?;
+        config.daemon.domain = Some(own.0);
+    }
+    serve(world, None, config, contained)
+}
+
+fn serve_sim(dir: &Path, mut config: Config, contained: Contained) -> Result<()> {
     config.daemon.strategy.get_or_insert(Strategy::Direct);
     config.daemon.poll_us.get_or_insert(50);
-    let own = config.daemon.domain.unwrap_or(0);
-    let run_dir = config.daemon.run_dir.get_or_insert_with(|| dir.join(format!("blkback-{own}")));
-    let _alone = RunDir::claim(run_dir)?;
     let world = sim::World::connect(dir, DomId(config.daemon.domain.unwrap_or(0)))
         .context("cannot join the simulated world")?;
-    serve(world, Some(&sim::xenstored_socket(dir)), config)
+    serve(world, Some(&sim::xenstored_socket(dir)), config, contained)
 }
 
 /// Runs the daemon in `world` until a signal ends it.
-fn serve(world: impl BackWorld, store: Option<&Path>, config: Config) -> Result<End> {
+fn serve(world: impl BackWorld, store: Option<&Path>, config: Config, contained: Contained) -> Result<()> {
     // Images are opened on threads of their own, which do not stay.
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime
@@ -91,33 +141,55 @@ fn serve(world: impl BackWorld, store: Option<&Path>, config: Config) -> Result<
         .build()?;
     runtime.block_on(async {
         let (measure, measures) = unbounded_channel();
-        tokio::spawn(forward_hangups(measure));
-        let shutdown = asked_to_end(config.daemon.run_dir.clone())?;
-        Ok(daemon::run_with(world, store, config, Engine::new, measures, shutdown).await?)
+        forward_hangups(measure)?;
+        let shutdown = asked_to_end()?;
+        Charge::hear_signals()?;
+        let store = Store::connect(store).await.map_err(DaemonError::Store)?;
+        let Contained { sandbox, charge } = contained;
+        let filters = sandbox.map(|sandbox| sandbox.enter(&charge)).transpose();
+        let filters = Arc::new(filters.context("cannot enter the sandbox")?);
+        let of_workers = Arc::clone(&filters);
+        let storage = move || {
+            let engine = Engine::new()?;
+            seal(&of_workers)?;
+            Ok(engine)
+        };
+        let shutdown = async {
+            // The workers have been started.
+            match seal(&filters) {
+                Ok(()) => shutdown.await,
+                Err(error) => {
+                    tracing::error!(%error, "cannot seal the sandbox");
+                    End::Stop
+                }
+            }
+        };
+        let outside = Arc::new(charge.line);
+        daemon::run_with(world, store, outside, config, storage, measures, shutdown).await?;
+        Ok(())
     })
 }
 
+fn seal(filters: &Option<Filters>) -> std::io::Result<()> {
+    filters.as_ref().map_or(Ok(()), Filters::seal)
+}
+
 /// SIGHUP: the images are to be measured again.
-async fn forward_hangups(measure: UnboundedSender<()>) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
-    while hangup.recv().await.is_some() && measure.send(()).is_ok() {}
+fn forward_hangups(measure: UnboundedSender<()>) -> Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move { while hangup.recv().await.is_some() && measure.send(()).is_ok() {} });
+    Ok(())
 }
 
 /// Done at the first SIGTERM or SIGINT, or when another program is to take over.
-fn asked_to_end(run_dir: Option<PathBuf>) -> Result<impl Future<Output = End>> {
+fn asked_to_end() -> Result<impl Future<Output = End>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut upgrade = signal(SignalKind::user_defined2())?;
     Ok(async move {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => return End::Stop,
-                _ = interrupt.recv() => return End::Stop,
-                _ = upgrade.recv() => {
-                    if let Some(program) = run_dir.as_deref().and_then(upgrade::asked) {
-                        return End::HandOver(program);
-                    }
-                }
-            }
+        tokio::select! {
+            _ = terminate.recv() => End::Stop,
+            _ = interrupt.recv() => End::Stop,
+            _ = upgrade.recv() => End::HandOver,
         }
     })
 }

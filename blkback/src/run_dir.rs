@@ -7,7 +7,8 @@ use std::{
     num::ParseIntError,
     path::{Path, PathBuf},
     str::FromStr,
-    time::{SystemTime, UNIX_EPOCH},
+    thread::sleep,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use nix::{
@@ -15,9 +16,14 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
-use crate::log;
+use crate::{log, storage::FileId};
 
-/// Two daemons that answer for the same disks would destroy them, so the first keeps the others out until it ends.
+/// How long the lock is waited for if whoever took it is dead: what it has left may have to wait for the disk.
+const PATIENCE: Duration = Duration::from_secs(300);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// Two daemons that answer for the same disks would destroy them, so the first keeps the others out until it ends, and with it every
+/// process that it was divided into.
 #[derive(Debug)]
 pub struct RunDir {
     _lock: Flock<File>,
@@ -85,13 +91,27 @@ pub enum RunDirError {
 }
 
 impl RunDir {
-    /// Makes the directory if need be, and takes its lock, which lasts until the value is dropped or the process ends.
+    /// Makes the directory if need be, and takes its lock, which lasts until the value is dropped or the process ends. Waits for what is
+    /// left of a daemon that was killed.
     pub fn claim(dir: &Path) -> Result<Self, RunDirError> {
         let path = dir.join("lock");
         let failed = |cause| RunDirError::Io { path: path.clone(), cause };
         fs::create_dir_all(dir).map_err(failed)?;
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        match Flock::lock(file.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
+        let file = file.map_err(failed)?;
+        let id = FileId::of(&file).map_err(failed)?;
+        let begin = Instant::now();
+        let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+        while let Err((file, Errno::EWOULDBLOCK)) = lock {
+            let patient = begin.elapsed() < PATIENCE && id.locker().is_none();
+            if !patient {
+                lock = Err((file, Errno::EWOULDBLOCK));
+                break;
+            }
+            sleep(LOOK_EVERY);
+            lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+        }
+        match lock {
             Ok(mut lock) => {
                 let written = lock.set_len(0).and_then(|()| lock.rewind());
                 written.and_then(|()| writeln!(*lock, "{}", Holder::new())).map_err(failed)?;

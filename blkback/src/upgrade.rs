@@ -1,19 +1,21 @@
 //! Another program takes the daemon's place, in the same process: `blkback upgrade`.
 //!
 //! ```text
-//!   new program: upgrade                                 running daemon
+//!   new program: upgrade                                 keeper of the running daemon
 //!     reads who holds the run directory  ◀──── lock ────── process, version of its logs, since when
 //!     can it read such logs? else it refuses
 //!     writes its own path  ────────────────── upgrade ──▶
-//!     SIGUSR2              ──────────────────────────────▶ takes nothing new, finishes what is under way
+//!     SIGUSR2              ──────────────────────────────▶ has the daemon take nothing new and finish what is under way
 //!     waits until the lock says that another began         becomes that program, which takes every ring over
 //! ```
+//!
+//! The keeper takes a program's name from nobody but who could as well have started the daemon with it.
 //!
 //! Whatever goes wrong after the signal is what happens when a daemon is killed: the next one goes on.
 
 use std::{
     env, fs,
-    os::unix::{ffi::OsStringExt as _, process::CommandExt as _},
+    os::unix::{ffi::OsStringExt as _, fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::Command,
     thread::sleep,
@@ -24,7 +26,7 @@ use anyhow::{Context as _, Error, Result, bail, ensure};
 use blkback::{log, run_dir::Holder};
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, Uid, geteuid},
 };
 use tracing::error;
 
@@ -72,8 +74,13 @@ pub(crate) fn ask(run_dir: &Path, patience: Duration) -> Result<()> {
 /// The program that is to take over, if there is one that can. Asked once for each signal.
 pub(crate) fn asked(run_dir: &Path) -> Option<PathBuf> {
     let file = run_dir.join(FILE);
+    let owner = fs::symlink_metadata(&file).map(|meta| Uid::from_raw(meta.uid()));
     let path = fs::read(&file).map(std::ffi::OsString::from_vec).map(PathBuf::from);
     _ = fs::remove_file(&file);
+    if let Some(owner) = owner.ok().filter(|owner| !owner.is_root() && *owner != geteuid()) {
+        error!(%owner, "no hand-over: that is for root to ask");
+        return None;
+    }
     let path = path.inspect_err(|error| error!(file = %file.display(), %error, "no hand-over")).ok()?;
     // Better now than when nobody serves the disks any more.
     let version = Command::new(&path).arg("--version").output();

@@ -14,9 +14,9 @@ fn an_idle_disk_costs_no_thread_and_less_than_a_mebibyte() {
         let mut world = World::start(Binaries::build().unwrap()).unwrap();
         world.start_backend(&["--strategy".into(), strategy.into()]).unwrap();
         let mut exports = vec![connect(&mut world)];
-        let before = Footprint::of(world.backend().unwrap().id());
+        let before = Footprint::of(world.serving().unwrap());
         exports.extend((0..MORE).map(|_| connect(&mut world)));
-        let after = Footprint::of(world.backend().unwrap().id());
+        let after = Footprint::of(world.serving().unwrap());
         println!("{strategy}: {before:?} with 1 disk, {after:?} with {}", MORE + 1);
         assert_eq!(after.threads, before.threads, "{strategy}");
         let each = after.private_kib.saturating_sub(before.private_kib) / MORE;

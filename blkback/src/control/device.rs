@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     config::{Config, Strategy},
+    sandbox::outside::Outside,
     storage::Image,
 };
 
@@ -43,6 +44,8 @@ pub struct Context {
     pub workers: Arc<Workers>,
     /// The images that are open.
     pub images: Images,
+    /// What is not in the sandbox.
+    pub outside: Arc<dyn Outside>,
     /// Where what is under way is noted for a next daemon, if it is.
     pub logs: Option<PathBuf>,
     /// Where the time of [`Vbd::step`] starts.

@@ -6,6 +6,7 @@ use blkif_proto::keys::ToolstackBackend;
 
 use crate::{
     config::{Config, DiskConfig},
+    sandbox::outside::Outside,
     storage::{Image, ImageError, ImageOptions},
 };
 
@@ -73,21 +74,25 @@ pub fn choose(record: &ToolstackBackend, device: &str, config: &Config) -> Resul
 }
 
 impl Choice {
-    /// Opens it. May block.
-    pub fn open(&self) -> Result<Image, ImageError> {
+    /// Opens it with the help of the `outside`. May block.
+    pub fn open(&self, outside: &dyn Outside) -> Result<Image, ImageError> {
         match &self.source {
-            Source::Path(path) => Image::open(path, &self.options),
+            Source::Path(path) => Image::open_by(outside, path, &self.options),
             Source::Null(bytes) => Image::null(*bytes, &self.options),
         }
     }
 }
 
-/// `raw:` and `aio:` may stand in front of a path, also where the toolstack hands targets over as they are.
+/// An image's path: `raw:` and `aio:` may stand in front of it, also where the toolstack hands targets over as they are.
+pub(crate) fn path_of(text: &str) -> &str {
+    text.strip_prefix("raw:").or_else(|| text.strip_prefix("aio:")).unwrap_or(text)
+}
+
 fn source(text: &str) -> Result<Source, ChoiceError> {
     if let Some(size) = text.strip_prefix("null:") {
         return bytes(size).map(Source::Null).ok_or_else(|| ChoiceError::Size(size.to_owned()));
     }
-    let path = text.strip_prefix("raw:").or_else(|| text.strip_prefix("aio:")).unwrap_or(text);
+    let path = path_of(text);
     if path.is_empty() { Err(ChoiceError::Nothing) } else { Ok(Source::Path(Path::new(path).to_owned())) }
 }
 

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{disk::Choice, store::DeviceId};
-use crate::storage::{FileId, Image, ImageError};
+use crate::{
+    sandbox::outside::{Outside, Unconfined},
+    storage::{FileId, Image, ImageError},
+};
 
 /// How long a lock is waited for that nobody seems to have: a killed daemon's requests may be on their way to the disk.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -16,9 +19,18 @@ const PATIENCE_CONNECTED: Duration = Duration::from_secs(300);
 /// How often it is tried.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
-/// The images that this daemon has open. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct Images(Arc<Mutex<Vec<Served>>>);
+/// The images that this daemon has open, and who opens them. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Images {
+    outside: Arc<dyn Outside>,
+    served: Arc<Mutex<Vec<Served>>>,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self::new(Arc::new(Unconfined))
+    }
+}
 
 #[derive(Debug)]
 struct Served {
@@ -33,13 +45,18 @@ impl Served {
 }
 
 impl Images {
+    /// None yet; they will be opened by the `outside`.
+    pub fn new(outside: Arc<dyn Outside>) -> Self {
+        Self { outside, served: Arc::default() }
+    }
+
     /// Opens what was chosen for a disk. May block, the longer if its guest is `connected` since before this daemon began. Errors:
     /// why not, for people; names the image, and who else has it.
     pub fn open(&self, choice: &Choice, disk: &DeviceId, connected: bool) -> Result<Arc<Image>, String> {
         let begin = Instant::now();
         let patience = if connected { PATIENCE_CONNECTED } else { PATIENCE };
         loop {
-            match choice.open() {
+            match choice.open(&*self.outside) {
                 Ok(image) => {
                     let image = Arc::new(image);
                     self.note(disk, &image);
@@ -62,14 +79,14 @@ impl Images {
     }
 
     fn note(&self, disk: &DeviceId, image: &Arc<Image>) {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|served| served.image.strong_count() > 0);
         open.push(Served { disk: disk.clone(), image: Arc::downgrade(image) });
     }
 
     /// Who has the file's lock. None: somebody who is about to let it go, or is not in sight.
     fn holder(&self, file: FileId) -> Option<String> {
-        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Served { disk, .. }) = open.iter().find(|served| served.is(file)) {
             return Some(format!("guest {}, disk {}", disk.domain, disk.device));
         }

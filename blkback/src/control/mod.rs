@@ -10,17 +10,8 @@
 //! chooses the image, [`connection`] and [`workers`] reach the data plane. A guest can wake its own device's task as often as
 //! it likes, and nothing else.
 
-use std::{
-    collections::HashMap,
-    fs,
-    future::Future,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, fs, future::Future, io, path::Path, sync::Arc, time::Duration};
 
-use sd_notify::NotifyState;
 use tokio::{
     sync::mpsc::UnboundedReceiver,
     task::{JoinError, JoinSet},
@@ -45,6 +36,8 @@ use inbox::{DeviceHandle, Message};
 use store::DeviceId;
 use watch::Changes;
 
+use crate::sandbox::outside::Progress;
+
 /// Why the control plane ends before it is told to.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -57,12 +50,12 @@ pub enum ControlError {
 }
 
 /// How the daemon ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// Guests close their disks.
     Stop,
-    /// This program goes on; guests do not notice.
-    HandOver(PathBuf),
+    /// Another program goes on; guests do not notice.
+    HandOver,
 }
 
 /// How long requests may keep a hand-over waiting.
@@ -97,7 +90,7 @@ pub async fn run(
     };
     match &end {
         End::Stop => control.shut_down().await,
-        End::HandOver(_) => control.hand_over().await,
+        End::HandOver => control.hand_over().await,
     }
     Ok(end)
 }
@@ -116,7 +109,7 @@ impl Control {
             interval(Duration::from_secs(if resize == 0 { u64::from(u32::MAX) } else { resize }));
         let mut logs = context.logs.clone();
         info!(kinds = ?context.config.daemon.kinds, base = context.base, "ready");
-        tell_systemd(NotifyState::Ready);
+        context.outside.tell(Progress::Ready);
         loop {
             tokio::select! {
                 (devices, all) = changes.take() => {
@@ -213,7 +206,7 @@ impl Control {
     /// Lets every guest close, and waits for all of them, but not for ever.
     async fn shut_down(mut self) {
         info!(devices = self.devices.len(), "shutting down");
-        tell_systemd(NotifyState::Stopping);
+        self.context.outside.tell(Progress::Stopping);
         if self.context.store.is_silent() {
             return warn!("XenStore does not answer: guests cannot be told, and lose their disks");
         }
@@ -229,12 +222,5 @@ impl Control {
         if timeout(patience, all).await.is_err() {
             warn!("some devices did not come to an end");
         }
-    }
-}
-
-/// For units of type `notify`; without systemd there is nobody to tell.
-fn tell_systemd(state: NotifyState) {
-    if let Err(error) = sd_notify::notify(false, &[state]) {
-        warn!(%error, "cannot tell systemd");
     }
 }

@@ -1,11 +1,11 @@
 //! An opened disk image: what is served, how large it is and what it can do.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Read, Seek, SeekFrom},
     os::{
         fd::{AsFd, AsRawFd},
-        unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
+        unix::fs::{FileExt, FileTypeExt, MetadataExt},
     },
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -24,7 +24,10 @@ use super::{
     discard::secure_supported,
     lock::{self, FileId},
 };
-use crate::data::buffer::Page;
+use crate::{
+    data::buffer::Page,
+    sandbox::outside::{How, Outside, Unconfined},
+};
 
 /// How an image is to be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +75,9 @@ pub enum ImageError {
     /// It is neither a file nor a block device.
     #[error("image {} is neither a regular file nor a block device", .0.display())]
     Kind(PathBuf),
+    /// It is somewhere else.
+    #[error("image {} lies outside of the folders for images (`images` in the section [sandbox] of the configuration)", .0.display())]
+    Outside(PathBuf),
     /// Somebody writes to it, or would see what we write.
     #[error("image {} is in use", path.display())]
     Locked {
@@ -142,15 +148,22 @@ pub struct Image {
 }
 
 impl Image {
-    /// Opens a file or block device, and keeps others from it for as long as it is open.
+    /// Opens a file or block device, wherever it is, and keeps others from it for as long as it is open.
     pub fn open(path: &Path, options: &ImageOptions) -> Result<Self, ImageError> {
+        Self::open_by(&Unconfined, path, options)
+    }
+
+    /// [`open`](Self::open) with the help of the `outside`.
+    pub fn open_by(outside: &dyn Outside, path: &Path, options: &ImageOptions) -> Result<Self, ImageError> {
         let failed = |what| move |source| ImageError::Io { what, path: path.to_owned(), source };
-        // Asked before opening: opening a FIFO would block.
-        let kind = path.metadata().map_err(failed("find"))?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(ImageError::Kind(path.to_owned()));
-        }
-        let (file, direct_io) = open(path, options).map_err(failed("open"))?;
+        let (file, direct_io) =
+            open(outside, path, options).map_err(|source| match source.raw_os_error() {
+                Some(libc::ENOTBLK) => ImageError::Kind(path.to_owned()),
+                Some(libc::EXDEV) => ImageError::Outside(path.to_owned()),
+                Some(libc::ENOENT) => failed("find")(source),
+                _ => failed("open")(source),
+            })?;
+        let kind = file.metadata().map_err(failed("find"))?.file_type();
         let file_id = FileId::of(&file).map_err(failed("find"))?;
         let lock = match lock::take(&file, !options.read_only && !options.shared) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -257,11 +270,10 @@ fn whole_sectors(bytes: u64, sector_size: u32) -> u64 {
 }
 
 /// Opens with `O_DIRECT` if asked to and possible; says whether it was.
-fn open(path: &Path, options: &ImageOptions) -> io::Result<(File, bool)> {
-    let mut how = OpenOptions::new();
-    how.read(true).write(!options.read_only);
+fn open(outside: &dyn Outside, path: &Path, options: &ImageOptions) -> io::Result<(File, bool)> {
+    let how = How { write: !options.read_only, direct: false };
     if options.direct_io {
-        match how.clone().custom_flags(libc::O_DIRECT).open(path) {
+        match outside.open(path, How { direct: true, ..how }) {
             Ok(file) if reads_512(&file)? => return Ok((file, true)),
             Ok(_) => {
                 warn!(image = %path.display(), "O_DIRECT needs more than 512-byte alignment: buffered instead")
@@ -273,7 +285,7 @@ fn open(path: &Path, options: &ImageOptions) -> io::Result<(File, bool)> {
             Err(error) => return Err(error),
         }
     }
-    Ok((how.open(path)?, false))
+    Ok((outside.open(path, how)?, false))
 }
 
 /// Guests may use any 512-byte sector at any 512-byte place of a page: whether the image takes that, by trying.

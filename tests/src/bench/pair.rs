@@ -88,7 +88,7 @@ impl Pair {
             .args(["--warmup", &span.warm_up.as_secs_f64().to_string()])
             .args(["--runtime", &span.measure.as_secs_f64().to_string()])
             .stdout(Stdio::piped());
-        let backend = self.world.backend()?.id();
+        let backend = self.world.serving()?;
         let before = cpu_nanos(&[backend])?;
         let output = command.output().context("cannot run blkfront bench")?;
         let used = Duration::from_nanos(cpu_nanos(&[backend])?.saturating_sub(before));

@@ -177,6 +177,15 @@ impl World {
         }
     }
 
+    /// The process that serves the disks: the daemon's keeper is the one that was started. Errors: as [`backend`](Self::backend).
+    pub fn serving(&mut self) -> Result<u32> {
+        let keeper = self.backend()?.id();
+        let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"))?;
+        // Those that come later open images.
+        let first = children.split_whitespace().next().context("the daemon has ended")?;
+        Ok(first.parse()?)
+    }
+
     /// Makes a guest with one disk behind the running daemon.
     pub fn guest_with_disk(&mut self, disk: &Disk) -> Result<Vbd> {
         let guest = self.toolstack.create_guest(GUEST_PAGES)?;

@@ -6,7 +6,7 @@ start_daemon() {
     # The log of one that ran before is in the same file.
     : >>/out/blkback.log
     ready_before=$(times_ready)
-    blkback "$@" 2>>/out/blkback.log &
+    blkback --images "$PWD" --images /images --images /dev/nullb0 "$@" 2>>/out/blkback.log &
     daemon=$!
     within 10 daemon_is_ready
 }
@@ -20,9 +20,14 @@ stop_daemon() {
     wait "$daemon"
 }
 
+# The process that serves: the one that was started is its keeper.
+serving() { cut -d' ' -f1 "/proc/$daemon/task/$daemon/children"; }
+
 # The file descriptors and mappings of grants that the daemon has: to be compared with those before the guests came.
 daemon_footprint() {
-    echo "$(ls "/proc/$daemon/fd" | wc -l) descriptors, $(grep -c gntdev "/proc/$daemon/maps" || true) mappings"
+    local process
+    process=$(serving)
+    echo "$(ls "/proc/$process/fd" | wc -l) descriptors, $(grep -c gntdev "/proc/$process/maps" || true) mappings"
 }
 
 # At once, so that it can neither finish nor tell anything.

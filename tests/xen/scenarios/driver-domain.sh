@@ -23,7 +23,7 @@ no_disks() { ! xenstore-ls -f "/local/domain/$(xl domid driver)/backend" 2>/dev/
 
 create driver driver-domain memory=384
 run driver 'for name in a b; do dd if=/dev/urandom of=/tmp/$name.img bs=1M count=8 status=none; done'
-run driver 'blkback 2>/tmp/log & echo $! >/tmp/pid'
+run driver 'blkback --images /tmp 2>/tmp/log & echo $! >/tmp/pid'
 within 10 run driver 'grep " ready " /tmp/log'
 create one disk="$(served_by_driver /tmp/a.img xvda)"
 equal 'hotplug-status' "$(node xvda hotplug-status)" connected
@@ -58,7 +58,7 @@ run one 'while :; do dd if=/dev/zero of=/dev/xvda bs=64k count=100 oflag=direct 
 sleep 1
 xl destroy one
 no_disks
-equal 'what is mapped' "$(run driver 'grep -c gntdev /proc/$(cat /tmp/pid)/maps || true')" 0
+equal 'what is mapped' "$(run driver 'grep -c gntdev /proc/$(cut -d" " -f1 /proc/$(cat /tmp/pid)/task/*/children)/maps || true')" 0
 no_kernel_complaint driver
 keep_log
 grep 'ERROR.*ENOSPC' /out/driver-domain.log

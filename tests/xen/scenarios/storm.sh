@@ -2,7 +2,7 @@
 # limit: 300
 
 # Kilobytes of memory that the daemon has.
-memory() { awk '/VmRSS/ { print $2 }' "/proc/$daemon/status"; }
+memory() { awk '/VmRSS/ { print $2 }' "/proc/$(serving)/status"; }
 
 for image in one two more; do make_image $image.img 8M; done
 start_daemon

@@ -39,7 +39,11 @@ pub struct Events {
 impl Events {
     pub(super) fn open() -> Result<Self, EventError> {
         let node = super::open(NODE.path).map_err(|error| system(super::errno(&error)))?;
-        Ok(Self { node, bound: Vec::new(), pending: VecDeque::with_capacity(BATCH), drained: false })
+        Ok(Self::over(node))
+    }
+
+    pub(super) fn over(node: OwnedFd) -> Self {
+        Self { node, bound: Vec::new(), pending: VecDeque::with_capacity(BATCH), drained: false }
     }
 
     /// From now on this handle can bind ports of `dom` only, whatever happens to this process. Errors: it is restricted already.

@@ -44,7 +44,11 @@ pub struct Mapping {
 impl Mapper {
     pub(super) fn open() -> Result<Self, GrantError> {
         let node = super::open(NODE.path).map_err(|error| system(super::errno(&error)))?;
-        Ok(Self { node: Arc::new(node), words: Vec::new(), segments: Vec::new() })
+        Ok(Self::over(node))
+    }
+
+    pub(super) fn over(node: OwnedFd) -> Self {
+        Self { node: Arc::new(node), words: Vec::new(), segments: Vec::new() }
     }
 
     fn span(&mut self, from: DomId, refs: &[GrantRef], access: Access) -> Result<Span, GrantError> {

@@ -17,14 +17,20 @@ mod span;
 mod uapi;
 mod xenbus;
 
-use std::{fs::File, io, os::fd::OwnedFd, os::unix::fs::OpenOptionsExt as _, path::Path};
+use std::{
+    fs::File,
+    io,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use nix::{errno::Errno, libc};
 
 pub use evtchn::Events;
 pub use gntalloc::Lender;
 pub use gntdev::{Mapper, Mapping, RingPages};
-pub use uapi::{OnUnmap, layout};
+pub use uapi::{BACKEND_IOCTLS, OnUnmap, layout};
 
 use crate::{
     BackWorld, DomId, EventError, FrontWorld, GrantError, StoreClient, StoreError, clock::SystemClock,
@@ -34,6 +40,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct World {
     clock: SystemClock,
+    kept: Arc<Mutex<Vec<Nodes>>>,
+}
+
+/// What a backend's thread needs, open.
+#[derive(Debug, Default)]
+struct Nodes {
+    gntdev: Option<OwnedFd>,
+    evtchn: Option<OwnedFd>,
 }
 
 /// Why this Xen cannot be used.
@@ -80,7 +94,28 @@ impl World {
         for &Node { path: node, module } in nodes {
             open(node).map_err(|cause| OpenError::Node { node, module, cause })?;
         }
-        Ok(Self { clock: SystemClock::default() })
+        Ok(Self { clock: SystemClock::default(), kept: Arc::default() })
+    }
+
+    /// Opens for so many threads of a backend what they need, for a process that may not do so later. Errors: as
+    /// [`for_backend`](Self::for_backend).
+    pub fn open_for(&self, threads: usize) -> Result<(), OpenError> {
+        for _ in 0..threads {
+            let [gntdev, evtchn] = [gntdev::NODE, evtchn::NODE].map(|Node { path: node, module }| {
+                open(node).map_err(|cause| OpenError::Node { node, module, cause })
+            });
+            self.kept().push(Nodes { gntdev: Some(gntdev?), evtchn: Some(evtchn?) });
+        }
+        Ok(())
+    }
+
+    /// One of the nodes that were opened before.
+    fn take(&self, which: impl Fn(&mut Nodes) -> &mut Option<OwnedFd>) -> Option<OwnedFd> {
+        self.kept().iter_mut().find_map(|nodes| which(nodes).take())
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Vec<Nodes>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of the domain we are in. Errors: XenStore cannot be asked.
@@ -94,11 +129,11 @@ impl BackWorld for World {
     type Events = Events;
 
     fn mapper(&self) -> Result<Mapper, GrantError> {
-        Mapper::open()
+        self.take(|nodes| &mut nodes.gntdev).map_or_else(Mapper::open, |node| Ok(Mapper::over(node)))
     }
 
     fn events(&self) -> Result<Events, EventError> {
-        Events::open()
+        self.take(|nodes| &mut nodes.evtchn).map_or_else(Events::open, |node| Ok(Events::over(node)))
     }
 }
 

@@ -42,6 +42,10 @@ const NOTIFY: libc::c_ulong = ioc(b'E', 4, 4);
 const RESET: libc::c_ulong = ioc(b'E', 5, 0);
 const RESTRICT_DOMID: libc::c_ulong = ioc(b'E', 6, 2);
 
+/// The ioctls of a backend: it takes what guests grant and ports that guests made, and offers nothing itself.
+pub const BACKEND_IOCTLS: &[u64] =
+    &[MAP_GRANT_REF, UNMAP_GRANT_REF, SET_UNMAP_NOTIFY, GRANT_COPY, BIND_INTERDOMAIN, UNBIND, NOTIFY, RESET];
+
 /// `GNTALLOC_FLAG_WRITABLE`.
 const WRITABLE: u64 = 1;
 

@@ -341,7 +341,7 @@ fn memory_is_bounded(rig: &mut Rig) -> Result<()> {
 
 /// Memory of the daemon's process, in KiB.
 fn resident(rig: &mut Rig) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", rig.world.backend()?.id()))?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", rig.world.serving()?))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }

@@ -1,0 +1,58 @@
+//! What the daemon can open by itself: landlock.
+//!
+//! Images are not among it: the keeper opens them. What is left are the logs of what is under way, and what the kernel tells about
+//! locks, processes and block devices.
+
+use std::{io, path::Path};
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
+    RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
+};
+
+/// Who holds a lock, and the limits of block devices: to be read.
+const TOLD: [&str; 2] = ["/proc", "/sys/devices"];
+
+/// How much of it this kernel enforces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforced {
+    /// All of it.
+    Fully,
+    /// What it knows: rights that later versions added are not checked.
+    Partly,
+    /// Nothing: it has no landlock.
+    No,
+}
+
+/// Lets this thread, and those it starts, open what lies in `logs`, read what the kernel tells, and nothing else; send no signals to
+/// other processes, and use no network. What is open already stays as it is.
+pub(super) fn restrict(logs: Option<&Path>) -> io::Result<Enforced> {
+    let failed = |error: landlock::RulesetError| io::Error::other(format!("landlock: {error}"));
+    // All that any version can refuse; what this kernel does not know is left out.
+    let latest = ABI::V6;
+    let mut rules = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(latest))
+        .and_then(|rules| rules.handle_access(AccessNet::from_all(latest)))
+        .and_then(|rules| rules.scope(Scope::from_all(latest)))
+        .and_then(Ruleset::create)
+        .map_err(failed)?;
+    let of_logs = AccessFs::ReadFile
+        | AccessFs::WriteFile
+        | AccessFs::ReadDir
+        | AccessFs::MakeReg
+        | AccessFs::RemoveFile
+        | AccessFs::Truncate;
+    let told = TOLD.iter().map(|path| (Path::new(path), AccessFs::ReadFile.into()));
+    for (path, access) in told.chain(logs.map(|logs| (logs, of_logs))) {
+        // What is not there is not told.
+        let Ok(place) = PathFd::new(path) else { continue };
+        rules = rules.add_rule(PathBeneath::new(place, access)).map_err(failed)?;
+    }
+    let status = rules.restrict_self().map_err(failed)?;
+    Ok(match status.ruleset {
+        RulesetStatus::FullyEnforced => Enforced::Fully,
+        RulesetStatus::PartiallyEnforced => Enforced::Partly,
+        RulesetStatus::NotEnforced => Enforced::No,
+    })
+}
