@@ -64,9 +64,9 @@ fn run(arguments: &cli::Arguments) -> Result<ExitCode> {
         config.sandbox.enabled.then(sandbox).transpose().context("cannot make the sandbox")
     };
     if arguments.self_test_sandbox {
-        let (trial, sandbox) = (Trial::prepare(&run_dir)?, prepare(Refusal::Fail)?);
+        let (trial, sandbox) = (Trial::prepare(&run_dir, config.logs())?, prepare(Refusal::Fail)?);
         return match divide(folders.and(trial.folder()))? {
-            Side::Daemon(charge) => Ok(self_test::run(sandbox.as_ref(), &charge, &trial, config.logs())?),
+            Side::Daemon(charge) => Ok(self_test::run(sandbox.as_ref(), &charge, &trial)?),
             Side::Keeper(keeper) => {
                 let fate = keeper.keep(|| None)?;
                 trial.remove()?;

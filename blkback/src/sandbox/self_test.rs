@@ -33,6 +33,7 @@ const CONTENTS: &[u8; 512] = &[0x5A; 512];
 #[derive(Debug)]
 pub struct Trial {
     folder: PathBuf,
+    logs: Option<PathBuf>,
 }
 
 /// What has not gone as it should.
@@ -41,9 +42,10 @@ struct Report {
 }
 
 impl Trial {
-    /// Makes the folder in `run_dir`. Errors: it cannot be made.
-    pub fn prepare(run_dir: &Path) -> io::Result<Self> {
-        let trial = Self { folder: run_dir.join("self-test") };
+    /// Makes the folder in `run_dir`, and that for `logs` if it is not there. Errors: they cannot be made.
+    pub fn prepare(run_dir: &Path, logs: Option<PathBuf>) -> io::Result<Self> {
+        let trial = Self { folder: run_dir.join("self-test"), logs };
+        trial.logs.as_ref().map_or(Ok(()), fs::create_dir_all)?;
         // What a killed one has left.
         _ = fs::remove_dir_all(&trial.folder);
         fs::create_dir_all(&trial.folder)?;
@@ -64,12 +66,7 @@ impl Trial {
 }
 
 /// Tries everything, one line each, and tells whether all is as it should be. None: without the sandbox, which must then show.
-pub fn run(
-    sandbox: Option<&Sandbox>,
-    charge: &Charge,
-    trial: &Trial,
-    logs: Option<PathBuf>,
-) -> io::Result<ExitCode> {
+pub fn run(sandbox: Option<&Sandbox>, charge: &Charge, trial: &Trial) -> io::Result<ExitCode> {
     let filters = sandbox.map(|sandbox| sandbox.enter(charge)).transpose()?;
     let mut report = Report { failed: 0 };
     let image = trial.folder.join("image");
@@ -77,7 +74,7 @@ pub fn run(
         charge.line.open(&image, How { write: true, direct: false }).map(drop)
     });
     report.allowed("read an image through an io_uring", || read_by_uring(charge, &image));
-    if let Some(logs) = &logs {
+    if let Some(logs) = &trial.logs {
         report.allowed("make, rename and remove a log", || make_log(logs));
     }
     report.allowed("start a thread, which takes memory", || {
