@@ -101,10 +101,10 @@ impl Handshake {
             Phase::Closing => self.closing(backend, now),
             Phase::Closed => self.closed(backend, now),
             Phase::Waiting => self.waiting(backend, now),
+            // Nobody will look at the rings that we have offered: the toolstack made the device anew.
+            Phase::Initialised if self.own != State::Initialised => self.refused(backend, now),
             Phase::Offered | Phase::Initialised => match backend {
-                // While it comes and goes after we were connected once, so do we.
-                State::Closing | State::Closed | State::Unknown if !self.limited => self.lost(backend, now),
-                State::Closing | State::Closed | State::Unknown => Action::Refused,
+                State::Closing | State::Closed | State::Unknown => self.refused(backend, now),
                 _ if self.phase == Phase::Offered => Action::Wait,
                 State::Connected => Action::Connect,
                 _ => self.wait(now, "Connected"),
@@ -241,6 +241,11 @@ impl Handshake {
             // InitWait among them: a backend that starts again takes up the same rings (PROTOCOL.md 5.5).
             _ => Action::Wait,
         }
+    }
+
+    /// The backend does not take what we offered. While it comes and goes after we were connected once, so do we.
+    fn refused(&mut self, backend: State, now: Duration) -> Action {
+        if self.limited { Action::Refused } else { self.lost(backend, now) }
     }
 
     fn lost(&mut self, backend: State, now: Duration) -> Action {

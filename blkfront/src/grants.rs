@@ -91,11 +91,12 @@ impl<L: Lender> Grants<L> {
     #[inline]
     pub(crate) fn lend(&mut self, buffer: &mut Buffer, access: Access) -> Result<(), GrantError> {
         let access = if self.persistent { Access::ReadWrite } else { access };
-        if buffer.pages.lent() == Some(access) && buffer.home == self.home.number {
-            return Ok(());
-        }
         if buffer.home != self.home.number {
             self.move_home(buffer)?;
+        }
+        // Where it has moved to may be lent, and mapped, from an earlier use.
+        if buffer.pages.lent() == Some(access) {
+            return Ok(());
         }
         self.home.lender.reclaim(&mut buffer.pages)?;
         self.home.lender.lend(&mut buffer.pages, access)

@@ -1,10 +1,12 @@
-//! Deterministic simulation: one guest's ring, a worker and a disk with a will of its own, in one thread over the fake world, where
-//! every step is chosen by a seed. The worker is killed and followed by another at any turn; answers are checked one by one.
+//! Deterministic simulation in one thread over the fake world, where every step is chosen by a seed.
+//!
+//! Twice: `backend` has one ring, written by hand, and looks at every answer; `pair` has the whole pair, and everything that can
+//! happen to either end. The worker is killed and followed by another at any turn, and the disk has a will of its own.
 //!
 //! A seed that fails fails again, with as many steps as it takes and no more:
 //!
 //! ```sh
-//! BLKIF_SEED=4711 cargo test -p blkback --test simulation      # one seed, told step by step
+//! BLKIF_SEED=4711 cargo test -p blkback --test simulation pair -- --nocapture      # one seed, told step by step
 //! BLKIF_SEEDS=1000000 cargo test -p blkback --test simulation --release
 //! ```
 #![expect(
@@ -15,13 +17,16 @@
     reason = "tests fail by panicking, and cut numbers to size"
 )]
 
+mod chance;
 mod disk;
 mod guest;
+mod pair;
 mod truth;
 mod world;
 
-use std::{env, panic, thread};
+use std::{env, panic, sync::Once, thread};
 
+use pair::Pair;
 use world::World;
 
 /// Steps of one run; a seed that fails is run again with fewer.
@@ -29,13 +34,16 @@ const STEPS: u32 = 160;
 /// Seeds of a run in which nobody says otherwise.
 const SEEDS: u64 = 100_000;
 
+/// One seed's run of so many steps, told or not.
+type Run = fn(seed: u64, told: bool, steps: u32);
+
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
 /// What is wrong with a seed's run of so many steps.
-fn fault(seed: u64, steps: u32) -> Option<String> {
-    let outcome = panic::catch_unwind(|| World::new(seed, false).run(steps));
+fn fault(run: Run, seed: u64, steps: u32) -> Option<String> {
+    let outcome = panic::catch_unwind(|| run(seed, false, steps));
     outcome.err().map(|error| match error.downcast::<String>() {
         Ok(text) => *text,
         Err(error) => error.downcast::<&str>().map_or("it panicked".to_owned(), |text| (*text).to_owned()),
@@ -43,34 +51,53 @@ fn fault(seed: u64, steps: u32) -> Option<String> {
 }
 
 /// The least number of steps with which it fails, and how.
-fn shrink(seed: u64) -> (u32, String) {
-    let failing = (1..=STEPS).find_map(|steps| Some((steps, fault(seed, steps)?)));
+fn shrink(run: Run, seed: u64) -> (u32, String) {
+    let failing = (1..=STEPS).find_map(|steps| Some((steps, fault(run, seed, steps)?)));
     failing.expect("it failed a moment ago")
 }
 
-#[test]
-fn seeds() {
+/// A panic of a run, which is on a thread without a name, is told of once it is known what it needs.
+fn hush() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let tell = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if thread::current().name().is_some() {
+                tell(info);
+            }
+        }));
+    });
+}
+
+fn simulate(run: Run) {
     if let Some(seed) = number("BLKIF_SEED") {
-        return World::new(seed, true).run(number("BLKIF_STEPS").map_or(STEPS, |steps| steps as u32));
+        return run(seed, true, number("BLKIF_STEPS").map_or(STEPS, |steps| steps as u32));
     }
+    hush();
     let seeds = number("BLKIF_SEEDS").unwrap_or(SEEDS);
     let threads = thread::available_parallelism().map_or(1, usize::from) as u64;
-    // A panic is told of once it is known what it needs.
-    panic::set_hook(Box::new(|_| ()));
-    let failing: Vec<u64> = thread::scope(|scope| {
+    let failing: Vec<String> = thread::scope(|scope| {
         let share = |first| {
-            move || (first..seeds).step_by(threads as usize).find(|seed| fault(*seed, STEPS).is_some())
+            move || {
+                let seed = (first..seeds)
+                    .step_by(threads as usize)
+                    .find(|seed| fault(run, *seed, STEPS).is_some())?;
+                let (steps, text) = shrink(run, seed);
+                Some(format!("BLKIF_SEED={seed} BLKIF_STEPS={steps}: {text}"))
+            }
         };
         let shares: Vec<_> = (0..threads).map(|first| scope.spawn(share(first))).collect();
         shares.into_iter().filter_map(|share| share.join().unwrap()).collect()
     });
-    let told: Vec<String> = failing
-        .into_iter()
-        .map(|seed| {
-            let (steps, text) = shrink(seed);
-            format!("BLKIF_SEED={seed} BLKIF_STEPS={steps}: {text}")
-        })
-        .collect();
-    _ = panic::take_hook();
-    assert!(told.is_empty(), "{}", told.join("\n"));
+    assert!(failing.is_empty(), "{}", failing.join("\n"));
+}
+
+#[test]
+fn backend() {
+    simulate(|seed, told, steps| World::new(seed, told).run(steps));
+}
+
+#[test]
+fn pair() {
+    simulate(|seed, told, steps| Pair::new(seed, told).run(steps));
 }

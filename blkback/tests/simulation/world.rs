@@ -25,6 +25,7 @@ use xen_platform::{
 };
 
 use crate::{
+    chance::Chance,
     disk::{Disk, Platter, Shared, lock},
     guest::{CHUNK, CHUNKS, Guest, SECTORS},
 };
@@ -39,7 +40,7 @@ pub(crate) struct World {
     backend: Option<Backend>,
     spec: QueueSpec,
     folder: tempfile::TempDir,
-    random: u64,
+    chance: Chance,
     failures: bool,
     told: bool,
     sent: u32,
@@ -55,8 +56,8 @@ struct Backend {
 
 impl World {
     pub(crate) fn new(seed: u64, told: bool) -> Self {
-        let mut random = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        let mut pick = |below: usize| next(&mut random) % below;
+        let mut chance = Chance::new(seed);
+        let mut pick = |below: usize| chance.pick(below);
         let machine = Machine::new(seed);
         let dom = machine.create_domain(1 << 14).unwrap();
         let world = machine.world(dom);
@@ -122,7 +123,7 @@ impl World {
             backend: None,
             spec,
             folder,
-            random,
+            chance,
             failures,
             told,
             sent: 0,
@@ -132,7 +133,7 @@ impl World {
     }
 
     fn pick(&mut self, below: usize) -> usize {
-        next(&mut self.random) % below
+        self.chance.pick(below)
     }
 
     fn say(&self, text: &str) {
@@ -164,8 +165,8 @@ impl World {
         match self.pick(100) {
             0..=29 => {
                 let count = 1 + self.pick(6);
-                let Self { guest, random, .. } = self;
-                let sent = (0..count).take_while(|_| guest.send(&mut |below| next(random) % below)).count();
+                let Self { guest, chance, .. } = self;
+                let sent = (0..count).take_while(|_| guest.send(&mut |below| chance.pick(below))).count();
                 self.say(&format!("guest sends {sent}"));
                 self.sent += sent as u32;
                 if self.pick(8) > 0 {
@@ -218,8 +219,8 @@ impl World {
     }
 
     fn check_power_loss(&mut self) {
-        let Self { guest, platter, random, .. } = self;
-        guest.check_power_loss(&lock(platter), || next(random) & 4 == 0);
+        let Self { guest, platter, chance, .. } = self;
+        guest.check_power_loss(&lock(platter), || chance.next() & 4 == 0);
     }
 
     fn finish_one(&mut self, fails: bool) {
@@ -230,7 +231,7 @@ impl World {
     }
 
     fn kill(&mut self) {
-        let fate = next(&mut self.random) as u64;
+        let fate = self.chance.next() as u64;
         if let Some(mut backend) = self.backend.take() {
             backend.worker.storage_mut().fate = fate;
         }
@@ -267,12 +268,4 @@ impl World {
         assert_eq!(self.machine.leaks().mapped, 0, "domain {}", self.dom);
         assert_eq!(std::fs::read_dir(self.folder.path()).unwrap().count(), 0, "a log is left");
     }
-}
-
-fn next(state: &mut u64) -> usize {
-    // xorshift64*
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize
 }

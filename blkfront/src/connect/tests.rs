@@ -221,6 +221,23 @@ fn a_device_made_anew_by_the_toolstack_connects_again() {
     assert_eq!(handshake.advance(Connected, at(1)), Action::Lost, "another backend, however well it is");
 }
 
+#[test]
+fn a_device_made_anew_while_it_connects_starts_over() {
+    let mut handshake = connected();
+    assert_eq!(handshake.advance(Closed, at(0)), Action::Lost);
+    run(&mut handshake, Closed);
+    assert_eq!(run(&mut handshake, InitWait), (vec![], Action::SetUp));
+    handshake.published(at(1));
+    handshake.reset_by_others(Initialising);
+    assert_eq!(handshake.advance(InitWait, at(1)), Action::Lost, "nobody will look at what it offered");
+    assert_eq!(run(&mut handshake, InitWait), (vec![], Action::SetUp));
+
+    let (mut first, ..) = open(Initialising, InitWait);
+    first.published(at(1));
+    first.reset_by_others(Initialising);
+    assert_eq!(first.advance(InitWait, at(1)), Action::Refused, "whoever waits for it is told");
+}
+
 /// Whatever the two states are, advancing comes to rest, writes only legal steps, and never ends a device unasked.
 #[test]
 fn no_pair_of_states_goes_round_in_circles() {

@@ -94,6 +94,31 @@ fn a_backend_that_closes_and_returns_gets_all_work_again_in_order() {
     assert_eq!((leaks.mapped, leaks.granted, leaks.pages, leaks.ports), (0, 0, 0, 0), "{leaks:?}");
 }
 
+/// What such a buffer moves to may be what the new backend has mapped already, and keeps mapped.
+#[test]
+fn buffers_of_before_are_of_use_with_a_backend_that_keeps_pages() {
+    let bed = bed(everything());
+    let (mut device, mut queues) = connect(&bed, config());
+    let held = queues[0].alloc_buffer(4096).unwrap();
+    held.write(0, &[7; 4096]);
+    bed.backend().disconnect();
+    bed.backend().write_state(State::Closed);
+    let links = loop {
+        match device.wait_control(Some(Duration::from_secs(5))).unwrap() {
+            Some(DeviceEvent::Reconnected(links)) => break links,
+            Some(_) => {}
+            None => panic!("no reconnection"),
+        }
+    };
+    links.into_iter().for_each(|link| queues[0].reconnect(link).unwrap());
+    write(&mut queues[0], 0, &pattern(1, 4096));
+    let done = queues[0].execute(Io::write(8, held), &mut |other| panic!("{other:?}")).unwrap();
+    assert_eq!(done.result, Ok(()));
+    queues[0].free_buffer(done.io.buffer.unwrap());
+    assert_eq!(read(&mut queues[0], 8, 4096), [7; 4096]);
+    stop(device, queues);
+}
+
 /// A guest of one thread, which sees that its backend is gone only when it looks.
 #[test]
 fn work_that_ends_in_silence_is_no_end_of_the_device() {
