@@ -17,6 +17,7 @@ use std::{
 
 use io_uring::{
     IoUring, cqueue, opcode,
+    register::Restriction,
     squeue::{self, Flags},
     types::{Fd, FsyncFlags, SubmitArgs, Timespec},
 };
@@ -36,6 +37,8 @@ const ENTRIES: u32 = 512;
 const COMPLETIONS: u32 = 4096;
 /// Files the kernel keeps a reference to for us, which spares it a look-up per operation.
 const FIXED_FILES: u32 = 1024;
+/// `IORING_REGISTER_FILES_UPDATE`.
+const FILES_UPDATE: u8 = 6;
 /// Set in `user_data` of the polls on wake-up descriptors; the rest is their index.
 const WAKER: u64 = 1 << 63;
 
@@ -86,6 +89,7 @@ impl<T: IoMemory> Uring<T> {
         if let Err(error) = ring.submitter().register_files_sparse(FIXED_FILES) {
             debug!(%error, "io_uring: no fixed files");
         }
+        restrict(&ring)?;
         Ok(Self {
             ring,
             slots: Vec::new(),
@@ -458,15 +462,33 @@ impl<T: IoMemory> Drop for Uring<T> {
 /// The best io_uring this kernel offers: one submitting thread and completions only when we ask for them (Linux 6.1),
 /// else without inter-processor interrupts (5.19), else a plain one.
 fn set_up() -> io::Result<IoUring> {
-    let mut modern = IoUring::builder();
+    let [mut modern, mut middling, mut plain] = [(); 3].map(|()| IoUring::builder());
+    for builder in [&mut modern, &mut middling, &mut plain] {
+        // Until it is restricted it does nothing.
+        builder.setup_cqsize(COMPLETIONS).setup_r_disabled();
+    }
     modern.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all();
-    let mut middling = IoUring::builder();
     middling.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
-    let mut plain = IoUring::builder();
-    [&mut modern, &mut middling]
-        .into_iter()
-        .find_map(|builder| builder.setup_cqsize(COMPLETIONS).build(ENTRIES).ok())
-        .map_or_else(|| plain.setup_cqsize(COMPLETIONS).build(ENTRIES), Ok)
+    let better = [modern, middling].iter().find_map(|builder| builder.build(ENTRIES).ok());
+    better.map_or_else(|| plain.build(ENTRIES), Ok)
+}
+
+/// Lets the ring do what is done here and nothing else, and begin: no filter sees what a ring is asked to do.
+fn restrict(ring: &IoUring) -> io::Result<()> {
+    let operations = [
+        opcode::Read::CODE,
+        opcode::Readv::CODE,
+        opcode::Write::CODE,
+        opcode::Writev::CODE,
+        opcode::Fsync::CODE,
+        opcode::Fallocate::CODE,
+        opcode::PollAdd::CODE,
+    ];
+    let flags = Restriction::sqe_flags_allowed((Flags::FIXED_FILE | Flags::SKIP_SUCCESS).bits());
+    let mut allowed: Vec<_> = operations.into_iter().map(Restriction::sqe_op).collect();
+    allowed.extend([flags, Restriction::register_op(FILES_UPDATE)]);
+    ring.submitter().register_restrictions(&mut allowed)?;
+    ring.submitter().register_enable_rings()
 }
 
 mod ioctls {
@@ -489,3 +511,6 @@ pub(super) fn block_secure_discard(device: &File, offset: u64, len: u64) -> Resu
     // SAFETY: as in `block_discard`.
     unsafe { ioctls::blksecdiscard(device.as_raw_fd(), &raw const range) }.map(drop)
 }
+
+#[cfg(test)]
+mod tests;
