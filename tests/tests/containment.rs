@@ -5,6 +5,7 @@ use std::{
     fs::{self, File, Permissions},
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use nix::{
 };
 use tests::{
     must,
-    world::{Binaries, Disk, World, wait_until},
+    world::{Binaries, Disk, Process, World, wait_until},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -160,7 +161,40 @@ fn keeper_and_daemon_die_together() {
     assert!(ended.unwrap().contains("SIGKILL"));
 }
 
-/// Opening an image can take for ever, which is nothing to other images: each has a process of its own, as long as it takes.
+/// A file server that does not answer: somebody has a lease on the file, and is in no haste to give it back.
+#[test]
+fn an_image_that_takes_long_to_open_holds_up_no_other() {
+    let (mut world, folder) = world(&[]);
+    let slow = image(folder.join("slow"));
+    let set_lease = "open(F, '+<', $ARGV[0]) and fcntl(F, 1024, 1) or die $!; $SIG{IO} = 'IGNORE'; $| = 1; \
+                     print \"held\\n\"; sleep 60";
+    let mut holder = Command::new("perl");
+    let log = world.dir().join("holder.log");
+    let mut holder = Process::spawn_logged("perl", holder.args(["-e", set_lease]).arg(&slow), &log).unwrap();
+    wait_until("the lease", PATIENCE, || {
+        holder.check_alive()?;
+        Ok(fs::read_to_string(&log)?.contains("held").then_some(()))
+    })
+    .unwrap();
+
+    let guest = world.toolstack().create_guest(64).unwrap();
+    let disk = Disk::new(slow.to_str().unwrap());
+    let vbd = world.toolstack().make_nodes(guest, &disk).unwrap();
+    world.toolstack().run_script(&vbd, &disk).unwrap();
+    let keeper = world.backend().unwrap().id();
+    let children = || fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
+    let two = || Ok((children()?.split_whitespace().count() == 2).then_some(()));
+    wait_until("the process that opens it", PATIENCE, two).unwrap();
+    serves(&mut world, &image(folder.join("quick")));
+    let still = two().unwrap();
+    assert_eq!(still, Some(()), "the image was opened");
+
+    holder.kill();
+    let output = world.blkfront(&vbd).arg("info").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    world.stop().unwrap();
+}
+
 #[test]
 fn the_keeper_is_left_without_children_but_one() {
     let (mut world, folder) = world(&[]);

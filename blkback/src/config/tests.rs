@@ -44,6 +44,8 @@ fn mistakes_are_named_with_file_line_and_key() {
     value("[daemon]\nkinds = []\n", "daemon.kinds");
     value("[daemon]\nkinds = [\"a/b\"]\n", "daemon.kinds");
     value("[daemon]\ndomain = 40000\n", "daemon.domain");
+    value("[sandbox]\nimages = [\"/srv\", \"images\"]\n", "sandbox.images");
+    value("[sandbox]\nimages = [\"/srv/../etc\"]\n", "sandbox.images");
     value("[disk]\nsector-size = 1000\n", "disk.sector-size");
     value("[disks.\"1/xvda\"]\nsector-size = 8192\n", "disks.\"1/xvda\".sector-size");
     value("[disks.xvda]\nread-only = true\n", "disks.\"xvda\"");
@@ -71,6 +73,7 @@ fn the_sample_says_what_the_defaults_on_xen_are() {
     (defaults.daemon.poll_us, defaults.daemon.run_dir) = (Some(0), Some("/run/blkback".into()));
     (defaults.disk.direct_io, defaults.disk.sector_size) = (Some(false), Some(512));
     defaults.disk.shared = Some(false);
+    defaults.sandbox.images = Some(["/srv", "/var/lib/xen/images"].map(PathBuf::from).into());
     assert_eq!(sample, defaults);
 }
 
