@@ -3,6 +3,7 @@
 //! ```text
 //!   world          a simulated Xen with the real programs in it, for all that follows
 //!   conformance    the clauses of the protocol, each with a name
+//!   attack         scripted attackers that look into the product
 //!   fuzz           hostile peers and hostile bytes, for fuzzers and for the replay of their corpus
 //!   bench          the pair against its ceiling and its peer
 //!   kills          the backend is killed again and again under guests that check everything
@@ -19,6 +20,7 @@
     reason = "a test's numbers and tables are small and its own"
 )]
 
+pub mod attack;
 pub mod bench;
 pub mod conformance;
 pub mod fuzz;

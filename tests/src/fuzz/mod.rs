@@ -12,7 +12,7 @@
 //!
 //! A breach is a panic. Every target is a function of its bytes alone, ends by itself, and leaves nothing behind. How to run the
 //! fuzzers: `tests/fuzz/README.md`.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a breach is a panic")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a breach is a panic")]
 
 mod backend_seat;
 pub(crate) mod guest_seat;

@@ -2,8 +2,8 @@
 
 use arbitrary::Arbitrary;
 use blkif_proto::{
-    Abi, Discard, Entry, Head, Limits, MAX_ENTRY_SIZE, Opcode, Operations, Parsed, Request, Response, SegmentMode,
-    Status, indirect, segment_block::MAX_ENTRIES,
+    Abi, Discard, Entry, Head, Limits, MAX_ENTRY_SIZE, Opcode, Operations, Parsed, Request, Response,
+    SegmentMode, Status, indirect, segment_block::MAX_ENTRIES,
 };
 
 /// What was agreed, and what came.
@@ -53,7 +53,9 @@ pub fn requests(data: &[u8]) {
             }
             // Too few of them are noticed.
             let fewer = pages.len().saturating_sub(4096);
-            assert!(named.segments == 0 || named.with_descriptors(&pages[..fewer], &limits).is_err() || fewer > 0);
+            assert!(
+                named.segments == 0 || named.with_descriptors(&pages[..fewer], &limits).is_err() || fewer > 0
+            );
         }
         Err(error) => assert_ne!(error.status(), Status::OKAY),
     }
@@ -62,7 +64,8 @@ pub fn requests(data: &[u8]) {
 impl Script<'_> {
     fn limits(&self) -> Limits {
         let abi = Abi::ALL[usize::from(self.abi) % Abi::ALL.len()];
-        let mode = [SegmentMode::Direct, SegmentMode::Blocks, SegmentMode::Indirect][usize::from(self.mode) % 3];
+        let mode =
+            [SegmentMode::Direct, SegmentMode::Blocks, SegmentMode::Indirect][usize::from(self.mode) % 3];
         let most = match mode {
             SegmentMode::Direct => 11,
             SegmentMode::Blocks => blkif_proto::segment_block::max_segments(abi) as u16,

@@ -84,9 +84,8 @@ impl Asked {
                     [usize::from(script) % 5],
                 renewed,
             })),
-            Step::Opened(well) => {
-                std::mem::take(&mut self.open).then(|| Event::Opened(well.then_some(()).ok_or_else(|| "no".into())))
-            }
+            Step::Opened(well) => std::mem::take(&mut self.open)
+                .then(|| Event::Opened(well.then_some(()).ok_or_else(|| "no".into()))),
             Step::Started(well, may_pass) => std::mem::take(&mut self.start).then(|| {
                 self.served = well;
                 let failure = StartFailure { text: "no".into(), may_pass };

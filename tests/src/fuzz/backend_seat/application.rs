@@ -133,13 +133,16 @@ impl Application {
         }
     }
 
-    /// Ends the device, and counts.
-    pub(super) fn stop(mut self) {
+    /// Ends the device, and counts. How many buffers came too late to be given back.
+    pub(super) fn stop(mut self) -> usize {
         // Buffers must be given back first, and come back for as long as there is work.
         self.work(Work::Free);
         let Self { device, queues, mut owed, .. } = self;
-        let mut late = Vec::new();
-        let stopped = device.stop(queues, &mut |completion| late.push(completion.io.cookie));
+        let (mut late, mut held) = (Vec::new(), 0);
+        let stopped = device.stop(queues, &mut |completion| {
+            late.push(completion.io.cookie);
+            held += usize::from(completion.io.buffer.is_some());
+        });
         let stopped = stopped.map_err(|kept| kept.error);
         owed.retain(|_, cookie| !late.contains(cookie));
         assert!(owed.is_empty(), "never given back: {owed:?}");
@@ -147,5 +150,6 @@ impl Application {
             Ok(stopped) => _ = stopped.unconfigure(),
             Err(error) => panic!("all queues were given: {error}"),
         }
+        held
     }
 }

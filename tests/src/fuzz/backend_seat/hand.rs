@@ -4,12 +4,16 @@ use std::collections::VecDeque;
 
 use blkif_proto::{
     Agreement, Head, Limits, MAX_ENTRY_SIZE, Opcode, Operations, Parsed, Request, Response, Segment, Status,
-    keys::{self, BackendDisk, BackendFeatures, DeviceType, DiskInfo, FrontendRecord, RequestMaxima, ToolstackFrontend},
+    keys::{
+        self, BackendDisk, BackendFeatures, DeviceType, DiskInfo, FrontendRecord, RequestMaxima,
+        ToolstackFrontend,
+    },
     xenbus::State,
 };
 use ringbuf::{BackRing, Field, Mapped, RingMem as _};
 use xen_platform::{
-    Access, BackWorld as _, DomId, EventChannels as _, Mapper as _, Mapping as _, Port, Store as _, StoreError,
+    Access, BackWorld as _, DomId, EventChannels as _, Mapper as _, Mapping as _, Port, Store as _,
+    StoreError,
     fake::{self, Machine},
     wire::{Permission, Rights},
 };
@@ -256,11 +260,13 @@ impl Hand {
         self.disconnect();
         let Self { store, offered, guest, mapper, world, .. } = self;
         let path = frontend(*guest);
-        let Ok(record) = FrontendRecord::parse(|key| store.read(&format!("{path}/{key}")).ok(), offered) else {
+        let Ok(record) = FrontendRecord::parse(|key| store.read(&format!("{path}/{key}")).ok(), offered)
+        else {
             return;
         };
         let agreement = Agreement::between(&offered.capacity(), &record.capacity(), record.abi);
-        let disk = BackendDisk { sectors: 8, sector_size: 512, physical_sector_size: 512, info: DiskInfo::empty() };
+        let disk =
+            BackendDisk { sectors: 8, sector_size: 512, physical_sector_size: 512, info: DiskInfo::empty() };
         self.limits = Some(agreement.limits(&disk, offered.operations));
         for queue in &record.queues {
             let Ok(pages) = mapper.map_ring(*guest, &queue.ring_refs) else { return };
@@ -325,7 +331,9 @@ impl Queue {
                 self.answered.push(head);
                 head
             }
-            Name::Answered(n) if !self.answered.is_empty() => self.answered[usize::from(n) % self.answered.len()],
+            Name::Answered(n) if !self.answered.is_empty() => {
+                self.answered[usize::from(n) % self.answered.len()]
+            }
             Name::Raw(id) => Head { id, opcode: Opcode(0), answer_op: Opcode(0), entries: 1 },
             Name::Taken(_) | Name::Answered(_) => return,
         };
@@ -358,4 +366,3 @@ fn offer(features: u8, ring_pages: u8, queues: u8, segments: u8) -> BackendFeatu
         ..BackendFeatures::ORIGINAL
     }
 }
-

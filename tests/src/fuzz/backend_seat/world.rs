@@ -44,9 +44,8 @@ impl Others {
 }
 
 impl Seat {
-    pub(super) fn new(machine: &Machine, hand: Arc<Mutex<Hand>>) -> Self {
-        let guest = hand.lock().unwrap_or_else(PoisonError::into_inner).guest;
-        Self { world: machine.world(guest), others: Others { machine: machine.clone(), hand } }
+    pub(super) fn new(world: fake::World, machine: &Machine, hand: Arc<Mutex<Hand>>) -> Self {
+        Self { world, others: Others { machine: machine.clone(), hand } }
     }
 
     pub(super) fn guest(&self) -> DomId {

@@ -54,11 +54,29 @@ pub(crate) enum Place {
 #[derive(Debug, Arbitrary)]
 pub(crate) enum Act {
     /// A read, write, barrier or flush, or what has another number.
-    Data { op: u8, sector: Place, segments: Vec<Seg>, repeat: u8, count: Option<u8> },
-    Indirect { op: u8, sector: Place, segments: u16, pages: [Ref; 2] },
+    Data {
+        op: u8,
+        sector: Place,
+        segments: Vec<Seg>,
+        repeat: u8,
+        count: Option<u8>,
+    },
+    Indirect {
+        op: u8,
+        sector: Place,
+        segments: u16,
+        pages: [Ref; 2],
+    },
     /// Writes descriptors into one of its pages.
-    Describe { page: u8, segments: Vec<Seg> },
-    Discard { flag: u8, sector: Place, sectors: Place },
+    Describe {
+        page: u8,
+        segments: Vec<Seg>,
+    },
+    Discard {
+        flag: u8,
+        sector: Place,
+        sectors: Place,
+    },
     /// An entry of these bytes.
     Entry([u8; 32]),
     Publish,
@@ -66,17 +84,34 @@ pub(crate) enum Act {
     /// The worker has its turns.
     Turn(u8),
     /// The disk ends an operation.
-    Disk { choice: u8, fails: bool },
+    Disk {
+        choice: u8,
+        fails: bool,
+    },
     /// Takes answers.
     Take,
     /// Writes one of the ring's four indices.
-    Index { field: u8, to: i8, far: bool },
+    Index {
+        field: u8,
+        to: i8,
+        far: bool,
+    },
     /// Writes somewhere in the ring.
-    Scribble { at: u16, bytes: u64 },
+    Scribble {
+        at: u16,
+        bytes: u64,
+    },
     /// Writes somewhere in one of its pages.
-    Poke { page: u8, at: u16, bytes: u64 },
+    Poke {
+        page: u8,
+        at: u16,
+        bytes: u64,
+    },
     Revoke(u8),
-    Lend { page: u8, writable: bool },
+    Lend {
+        page: u8,
+        writable: bool,
+    },
     /// The daemon is killed, and another follows.
     Kill,
     /// Closes, and connects again.

@@ -115,7 +115,10 @@ fn check(action: Action, data: &mut InFlight<fake::Mapping>, disk: u64) {
             let segments: usize = data.segments.iter().map(|segment| segment.bytes()).sum();
             assert_eq!(length, segments, "{action:?}");
             assert!(length > 0 && data.place != Place::Nowhere, "{action:?} of nothing");
-            assert!(data.segments.iter().all(|segment| segment.offset() + segment.bytes() <= 4096), "{action:?}");
+            assert!(
+                data.segments.iter().all(|segment| segment.offset() + segment.bytes() <= 4096),
+                "{action:?}"
+            );
             (offset, length as u64)
         }
     };

@@ -60,7 +60,8 @@ impl Guest {
         let mut events = world.events().unwrap();
         let port = events.alloc_unbound(DomId::DOM0).unwrap();
         let abi = [Abi::X86_64, Abi::X86_32][usize::from(shape.abi) % 2];
-        let mode = [SegmentMode::Direct, SegmentMode::Blocks, SegmentMode::Indirect][usize::from(shape.mode) % 3];
+        let mode =
+            [SegmentMode::Direct, SegmentMode::Blocks, SegmentMode::Indirect][usize::from(shape.mode) % 3];
         let pages: Vec<Pages> = (0..=SECRET)
             .map(|n| {
                 let mut page = lender.alloc(1).unwrap();
@@ -76,7 +77,8 @@ impl Guest {
         let mut ring_pages = lender.alloc(1 + usize::from(shape.two_pages)).unwrap();
         lender.lend(&mut ring_pages, Access::ReadWrite).unwrap();
         let ring_refs = ring_pages.grants().to_vec();
-        let ring = FrontRing::init_at(Mapped::new(ring_pages, abi.entry_size()).unwrap(), Index::new(shape.start));
+        let ring =
+            FrontRing::init_at(Mapped::new(ring_pages, abi.entry_size()).unwrap(), Index::new(shape.start));
         let entries = ring.layout().entries();
         let mut limits = limits(abi, mode, SECTORS);
         limits.read_only = shape.read_only;
@@ -99,7 +101,20 @@ impl Guest {
             stats: Arc::default(),
         };
         let (ring, owed) = (Some(ring), Vec::new());
-        Self { spec, world, ring, lender, events, port, pages, grefs, owed, next: 1, tame: true, served: false }
+        Self {
+            spec,
+            world,
+            ring,
+            lender,
+            events,
+            port,
+            pages,
+            grefs,
+            owed,
+            next: 1,
+            tame: true,
+            served: false,
+        }
     }
 
     /// Has its ring served.
@@ -194,7 +209,8 @@ impl Guest {
 
     fn segment(&mut self, seg: Seg) -> Segment {
         let (first, last) = if seg.wild { (seg.first, seg.last) } else { (seg.first % 8, seg.last % 8) };
-        let (first_sect, last_sect) = if seg.wild { (first, last) } else { (first.min(last), first.max(last)) };
+        let (first_sect, last_sect) =
+            if seg.wild { (first, last) } else { (first.min(last), first.max(last)) };
         let gref = self.gref(seg.gref);
         // Its own ring may be read over.
         self.tame &= !self.spec.ring_refs.contains(&gref);
@@ -236,14 +252,18 @@ impl Guest {
             let owed = owed.unwrap_or_else(|| panic!("an answer to nothing, or the second: {answer:?}"));
             let (_, op, entries) = self.owed.swap_remove(owed);
             assert_eq!(answer.op, op, "{answer:?}");
-            assert!(matches!(answer.status, Status::OKAY | Status::ERROR | Status::NOT_SUPPORTED), "{answer:?}");
+            assert!(
+                matches!(answer.status, Status::OKAY | Status::ERROR | Status::NOT_SUPPORTED),
+                "{answer:?}"
+            );
             ring.consume(entries).unwrap();
         }
     }
 
     fn jump(&mut self, field: u8, to: i8, far: bool) {
         let Some(ring) = &self.ring else { return };
-        let field = [Field::ReqProd, Field::ReqEvent, Field::RspProd, Field::RspEvent][usize::from(field) % 4];
+        let field =
+            [Field::ReqProd, Field::ReqEvent, Field::RspProd, Field::RspEvent][usize::from(field) % 4];
         // When it is woken is the guest's own affair.
         self.tame &= matches!(field, Field::RspEvent);
         let by = i32::from(to) << if far { 23 } else { 0 };
