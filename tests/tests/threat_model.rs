@@ -1,4 +1,4 @@
-//! Every claim of docs/THREAT-MODEL.md names tests, and there are such tests.
+//! Every claim of docs/THREAT-MODEL.md and docs/ADVISORIES.md names tests, and there are such tests.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
@@ -43,9 +43,9 @@ impl Known {
         for line in source.lines().map(str::trim) {
             let quoted = line.strip_prefix("name: \"").and_then(|rest| rest.strip_suffix("\","));
             self.clauses.extend(quoted.filter(|name| name.contains('.')).map(str::to_owned));
-            if line.starts_with("#[test]") {
+            if line.starts_with("#[test]") || line.starts_with("#[tokio::test]") {
                 test = true;
-            } else if let Some(rest) = line.strip_prefix("fn ").filter(|_| test) {
+            } else if let Some(rest) = line.trim_start_matches("async ").strip_prefix("fn ").filter(|_| test) {
                 self.functions.extend(rest.split('(').next().map(str::to_owned));
                 test = false;
             }
@@ -87,9 +87,19 @@ fn claims(document: &str) -> Vec<(&str, Vec<&str>)> {
 
 #[test]
 fn every_claim_has_a_test() {
-    let document = fs::read_to_string(root().join("docs/THREAT-MODEL.md")).unwrap();
+    check("THREAT-MODEL.md", 40);
+}
+
+#[test]
+fn every_advisory_has_an_attacker() {
+    check("ADVISORIES.md", 20);
+}
+
+/// Looks for the tests of a document with more than so many claims.
+fn check(name: &str, least: usize) {
+    let document = fs::read_to_string(root().join("docs").join(name)).unwrap();
     let (known, claims) = (Known::gather(), claims(&document));
-    assert!(claims.len() > 40, "{} claims", claims.len());
+    assert!(claims.len() > least, "{} claims", claims.len());
     let mut wrong = Vec::new();
     for (claim, tests) in &claims {
         if tests.is_empty() {

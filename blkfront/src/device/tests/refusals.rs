@@ -88,3 +88,23 @@ fn nonsense_keys_are_named() {
         );
     }
 }
+
+/// XSA-349, from the other seat: any number of events is one look, and none is left when the flood is over.
+#[test]
+fn a_flood_of_watch_events_holds_nothing_up() {
+    let bed = bed(BackendFeatures::ORIGINAL);
+    let (mut device, mut queues) = connect(&bed, config());
+    let mut polls = 0;
+    for round in 0..20 {
+        (0..1000).for_each(|_| bed.backend().write_state(State::Connected));
+        assert!(device.poll_control().unwrap().is_none());
+        write(&mut queues[0], 0, &pattern(round, 4096));
+        polls += 1;
+    }
+    while device.control.has_events().unwrap() {
+        polls += 1;
+        assert!(polls < 200, "events have piled up");
+    }
+    assert_eq!(read(&mut queues[0], 0, 4096), pattern(19, 4096));
+    stop(device, queues);
+}
