@@ -25,4 +25,5 @@ pub mod bench;
 pub mod conformance;
 pub mod fuzz;
 pub mod kills;
+pub mod medium;
 pub mod world;
