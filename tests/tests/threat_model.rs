@@ -45,7 +45,8 @@ impl Known {
             self.clauses.extend(quoted.filter(|name| name.contains('.')).map(str::to_owned));
             if line.starts_with("#[test]") || line.starts_with("#[tokio::test]") {
                 test = true;
-            } else if let Some(rest) = line.trim_start_matches("async ").strip_prefix("fn ").filter(|_| test) {
+            } else if let Some(rest) = line.trim_start_matches("async ").strip_prefix("fn ").filter(|_| test)
+            {
                 self.functions.extend(rest.split('(').next().map(str::to_owned));
                 test = false;
             }
