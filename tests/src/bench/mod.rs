@@ -12,6 +12,7 @@
 
 pub mod job;
 pub mod meter;
+pub mod neighbour;
 pub mod pair;
 pub mod plot;
 pub mod qemu;
@@ -42,11 +43,13 @@ pub struct Parts {
     pub modes: bool,
     /// The null storage.
     pub null: bool,
+    /// The pair without its in-flight log.
+    pub unlogged: bool,
 }
 
 /// Every row of a run, contenders of one job side by side.
 pub fn rows(parts: Parts) -> Vec<Row> {
-    use Contender::{Pair, PairBlocks, PairDirect, PairIndirect, Qemu, QemuPolled, Raw};
+    use Contender::{Pair, PairBlocks, PairDirect, PairIndirect, PairUnlogged, Qemu, QemuPolled, Raw};
     let mut rows = Vec::new();
     let mut add = |storage, job, whos: &[Contender]| {
         let wanted = |who: &&Contender| parts.qemu || !matches!(who, Qemu | QemuPolled);
@@ -56,6 +59,9 @@ pub fn rows(parts: Parts) -> Vec<Row> {
     for depth in [1, 2, 4, 8, 16, 32, 64, 128] {
         if parts.sweep || [1, 32].contains(&depth) {
             add(Storage::File, Job::random(4096, depth), &everyone);
+        }
+        if parts.unlogged && depth == 32 {
+            add(Storage::File, Job::random(4096, depth), &[PairUnlogged]);
         }
     }
     for job in [Job::random(64 << 10, 32), Job::sequential(1 << 20, 8)] {
@@ -67,6 +73,9 @@ pub fn rows(parts: Parts) -> Vec<Row> {
     if parts.null {
         for depth in [1, 32, 128] {
             add(Storage::Null, Job::random(4096, depth), &[Qemu, QemuPolled, Pair]);
+            if parts.unlogged && depth == 32 {
+                add(Storage::Null, Job::random(4096, depth), &[PairUnlogged]);
+            }
         }
     }
     rows
@@ -78,6 +87,7 @@ pub struct Bench<'a> {
     image: &'a Path,
     qemu: Option<[Daemon; 2]>,
     pair: Pair,
+    unlogged: Option<Pair>,
     span: Span,
 }
 
@@ -95,7 +105,14 @@ impl<'a> Bench<'a> {
             true => Some([Daemon::start(qemu::Disk::File(image))?, Daemon::start(qemu::Disk::Null(bytes))?]),
             false => None,
         };
-        Ok(Self { image, qemu, pair: Pair::start(binaries, image, bytes, tuning)?, span })
+        let unlogged = match parts.unlogged {
+            true => {
+                let tuning = Tuning { no_recovery: true, ..tuning.clone() };
+                Some(Pair::start(binaries.clone(), image, bytes, tuning)?)
+            }
+            false => None,
+        };
+        Ok(Self { image, qemu, pair: Pair::start(binaries, image, bytes, tuning)?, unlogged, span })
     }
 
     /// Runs one row once.
@@ -105,6 +122,10 @@ impl<'a> Bench<'a> {
             Contender::Raw => return raw::run(self.image, job, self.span),
             Contender::Qemu => Wait::Event,
             Contender::QemuPolled => Wait::Poll,
+            Contender::PairUnlogged => {
+                let pair = self.unlogged.as_mut().context("the pair without a log is left out")?;
+                return pair.run(job, *storage, *who, self.span);
+            }
             _ => return self.pair.run(job, *storage, *who, self.span),
         };
         let [file, null] = self.qemu.as_ref().context("qemu-storage-daemon is left out")?;
@@ -117,6 +138,7 @@ impl<'a> Bench<'a> {
 
     /// Stops the servers.
     pub fn stop(self) -> Result<()> {
+        self.unlogged.map_or(Ok(()), Pair::stop)?;
         self.pair.stop()
     }
 }

@@ -53,8 +53,12 @@ struct Cpu {
 }
 
 impl Pair {
-    /// Starts the world, the daemon and a guest with both disks.
-    pub fn start(binaries: Binaries, image: &Path, null_bytes: u64, tuning: Tuning) -> Result<Self> {
+    /// Starts the world, the daemon and a guest with both disks. Where nothing else is asked for, data takes the way that it takes on
+    /// real Xen, to pages that stay mapped.
+    pub fn start(binaries: Binaries, image: &Path, null_bytes: u64, mut tuning: Tuning) -> Result<Self> {
+        if !tuning.no_persistent {
+            tuning.strategy.get_or_insert_with(|| "persistent".into());
+        }
         let mut world = World::start(binaries)?;
         world.start_backend(&tuning.backend())?;
         let image = image.to_str().context("the image's path is not UTF-8")?;
@@ -70,43 +74,17 @@ impl Pair {
             Contender::PairDirect => tuning.segments = Some("direct".into()),
             Contender::PairIndirect => tuning.segments = Some("indirect".into()),
             Contender::PairBlocks => tuning.segments = Some("blocks".into()),
-            Contender::Pair | Contender::Raw | Contender::Qemu | Contender::QemuPolled => {}
+            Contender::Pair
+            | Contender::PairUnlogged
+            | Contender::Raw
+            | Contender::Qemu
+            | Contender::QemuPolled => {}
         }
         let vbd = match storage {
             Storage::File => &self.file,
             Storage::Null => &self.null,
         };
-        let mode = match job.pattern {
-            Pattern::Random => "randread",
-            Pattern::Sequential => "read",
-        };
-        let mut command = self.world.blkfront(vbd);
-        command
-            .args(tuning.frontend())
-            .args(["bench", "--json", "--rw", mode])
-            .args(["--bs", &job.block.to_string(), "--depth", &job.depth.to_string()])
-            .args(["--warmup", &span.warm_up.as_secs_f64().to_string()])
-            .args(["--runtime", &span.measure.as_secs_f64().to_string()])
-            .stdout(Stdio::piped());
-        let backend = self.world.serving()?;
-        let before = cpu_nanos(&[backend])?;
-        let output = command.output().context("cannot run blkfront bench")?;
-        let used = Duration::from_nanos(cpu_nanos(&[backend])?.saturating_sub(before));
-        if !output.status.success() {
-            bail!("blkfront bench failed: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        let report: Report = serde_json::from_slice(&output.stdout).context("blkfront bench --json")?;
-        ensure!(report.depth == job.depth, "the ring holds only {} of {} reads", report.depth, job.depth);
-        let latency = report.read.context("nothing was read")?.latency_ns;
-        // The daemon's time covers the warm-up too, at the same rate of reads.
-        let reads = report.total.iops * (span.warm_up + span.measure).as_secs_f64();
-        Ok(Sample {
-            iops: report.total.iops,
-            bytes_per_second: report.total.bytes_per_second,
-            p50_us: latency.p50 / 1e3,
-            p99_us: latency.p99 / 1e3,
-            cpu_us: report.cpu.us_per_io + used.as_secs_f64() * 1e6 / reads.max(1.0),
-        })
+        measure(&mut self.world, vbd, &tuning, job, span)
     }
 
     /// Stops everything; errors when the daemon does not stop cleanly.
@@ -116,4 +94,45 @@ impl Pair {
         }
         self.world.stop()
     }
+}
+
+/// Runs `job` on a fresh connection to a disk of a world with a daemon.
+pub(super) fn measure(
+    world: &mut World,
+    vbd: &Vbd,
+    tuning: &Tuning,
+    job: &Job,
+    span: Span,
+) -> Result<Sample> {
+    let mode = match job.pattern {
+        Pattern::Random => "randread",
+        Pattern::Sequential => "read",
+    };
+    let mut command = world.blkfront(vbd);
+    command
+        .args(tuning.frontend())
+        .args(["bench", "--json", "--rw", mode])
+        .args(["--bs", &job.block.to_string(), "--depth", &job.depth.to_string()])
+        .args(["--warmup", &span.warm_up.as_secs_f64().to_string()])
+        .args(["--runtime", &span.measure.as_secs_f64().to_string()])
+        .stdout(Stdio::piped());
+    let backend = world.serving()?;
+    let before = cpu_nanos(&[backend])?;
+    let output = command.output().context("cannot run blkfront bench")?;
+    let used = Duration::from_nanos(cpu_nanos(&[backend])?.saturating_sub(before));
+    if !output.status.success() {
+        bail!("blkfront bench failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let report: Report = serde_json::from_slice(&output.stdout).context("blkfront bench --json")?;
+    ensure!(report.depth == job.depth, "the ring holds only {} of {} reads", report.depth, job.depth);
+    let latency = report.read.context("nothing was read")?.latency_ns;
+    // The daemon's time covers the warm-up too, at the same rate of reads.
+    let reads = report.total.iops * (span.warm_up + span.measure).as_secs_f64();
+    Ok(Sample {
+        iops: report.total.iops,
+        bytes_per_second: report.total.bytes_per_second,
+        p50_us: latency.p50 / 1e3,
+        p99_us: latency.p99 / 1e3,
+        cpu_us: report.cpu.us_per_io + used.as_secs_f64() * 1e6 / reads.max(1.0),
+    })
 }

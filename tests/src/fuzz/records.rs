@@ -79,7 +79,19 @@ enum Value<'a> {
     Bytes(&'a [u8]),
 }
 
-const WORDS: [&str; 14] = [
+const WORDS: [&str; 26] = [
+    "512",
+    "2048",
+    "4096",
+    "1048576",
+    "255",
+    "32",
+    "phy",
+    "r",
+    "/images/disk.img",
+    "/local/domain/0/backend/vbd/1/51712",
+    "/local/domain/1/device/vbd/51712",
+    "51712",
     "x86_64-abi",
     "x86_32-abi",
     "arm-abi",

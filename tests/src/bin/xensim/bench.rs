@@ -88,8 +88,13 @@ struct Machine {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let parts =
-        Parts { qemu: !args.no_qemu, sweep: !args.no_sweep, modes: !args.no_modes, null: !args.no_null };
+    let parts = Parts {
+        qemu: !args.no_qemu,
+        sweep: !args.no_sweep,
+        modes: !args.no_modes,
+        null: !args.no_null,
+        unlogged: !args.tuning.no_recovery,
+    };
     let mut rows = rows(parts);
     if let Some(text) = &args.only {
         rows.retain(|row| row.job.name().contains(text.as_str()));

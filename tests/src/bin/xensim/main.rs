@@ -5,6 +5,7 @@ mod demo;
 mod guests;
 mod image;
 mod kills;
+mod neighbour;
 mod run;
 mod up;
 
@@ -32,6 +33,8 @@ enum Command {
     Bench(bench::Args),
     /// Kill the backend again and again under guests that check everything
     Kills(kills::Args),
+    /// Measure what a hostile guest costs the guest beside it
+    Neighbour(neighbour::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Kills(args) => kills::run(&args),
+        Command::Neighbour(args) => neighbour::run(&args),
     });
     outcome.unwrap_or_else(|error| {
         eprintln!("xensim: {error:#}");
