@@ -98,20 +98,7 @@ impl RunDir {
         let failed = |cause| RunDirError::Io { path: path.clone(), cause };
         fs::create_dir_all(dir).map_err(failed)?;
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(failed)?;
-        let id = FileId::of(&file).map_err(failed)?;
-        let begin = Instant::now();
-        let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
-        while let Err((file, Errno::EWOULDBLOCK)) = lock {
-            let patient = begin.elapsed() < PATIENCE && id.locker().is_none();
-            if !patient {
-                lock = Err((file, Errno::EWOULDBLOCK));
-                break;
-            }
-            sleep(LOOK_EVERY);
-            lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
-        }
-        match lock {
+        match lock(file.map_err(failed)?) {
             Ok(mut lock) => {
                 let written = lock.set_len(0).and_then(|()| lock.rewind());
                 written.and_then(|()| writeln!(*lock, "{}", Holder::new())).map_err(failed)?;
@@ -127,6 +114,25 @@ impl RunDir {
             Err((_, errno)) => Err(failed(errno.into())),
         }
     }
+}
+
+/// Takes a file's lock, and waits if whoever has it is dead.
+fn lock(mut file: File) -> Result<Flock<File>, (File, Errno)> {
+    let begin = Instant::now();
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((refused, Errno::EWOULDBLOCK)) if begin.elapsed() < PATIENCE && is_left_behind(&refused) => {
+                file = refused;
+                sleep(LOOK_EVERY);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Nobody alive has taken its lock.
+fn is_left_behind(file: &File) -> bool {
+    FileId::of(file).is_ok_and(|id| id.locker().is_none())
 }
 
 #[cfg(test)]
