@@ -24,6 +24,8 @@ pub enum Contender {
     PairIndirect,
     /// Our pair, large requests as segment blocks.
     PairBlocks,
+    /// Our pair, nothing noted that a next daemon could go on from.
+    PairUnlogged,
 }
 
 impl Contender {
@@ -37,6 +39,7 @@ impl Contender {
             Self::PairDirect => "blkif pair, direct",
             Self::PairIndirect => "blkif pair, indirect",
             Self::PairBlocks => "blkif pair, blocks",
+            Self::PairUnlogged => "blkif pair, no log",
         }
     }
 }

@@ -31,7 +31,7 @@ impl Target {
 
 /// All promises against `table`.
 pub fn check(table: &Table) -> Vec<Target> {
-    use Contender::{Pair, Qemu, Raw};
+    use Contender::{Pair, PairUnlogged, Qemu, Raw};
     use Storage::{File, Null};
     let small = Job::random(4096, 32);
     let one = Job::random(4096, 1);
@@ -64,6 +64,18 @@ pub fn check(table: &Table) -> Vec<Target> {
         ),
         target("null, depth 128: IOPS against qemu's null", ratio(Null, deep, Qemu, |s| s.iops), 1.0, true),
         target("null, depth 1: IOPS against qemu's null", ratio(Null, one, Qemu, |s| s.iops), 3.0, true),
+        target(
+            "4 KiB random, depth 32: IOPS against without the log",
+            ratio(File, small, PairUnlogged, |s| s.iops),
+            0.97,
+            true,
+        ),
+        target(
+            "null, depth 32: IOPS against without the log",
+            ratio(Null, small, PairUnlogged, |s| s.iops),
+            0.97,
+            true,
+        ),
     ]
 }
 
