@@ -157,6 +157,17 @@ mod tests {
         assert!("4711".parse::<Holder>().is_err() && "1 logs 2 since x".parse::<Holder>().is_err());
     }
 
+    /// The program that took the lock has ended; a process that it left has it still, for a while.
+    #[test]
+    fn what_a_dead_daemon_left_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = dir.path().join("lock");
+        let leave = "exec 9>\"$1\"; flock 9; sleep 0.5 >/dev/null 2>&1 &";
+        let left = std::process::Command::new("sh").args(["-ec", leave, "sh"]).arg(&lock).status().unwrap();
+        assert!(left.success());
+        RunDir::claim(dir.path()).unwrap();
+    }
+
     #[test]
     fn a_place_that_cannot_be_is_named() {
         let error = RunDir::claim(Path::new("/proc/none")).unwrap_err().to_string();
