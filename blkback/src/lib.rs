@@ -13,9 +13,10 @@
 //! requests, and nothing else does; [`storage`] is where the sectors live.
 //!
 //! Guests are hostile: what they write is copied once, parsed once and bounded; a guest that breaks the rules loses its own
-//! device and nothing else. What has been taken from a ring is answered exactly once.
+//! device and nothing else. What has been taken from a ring is answered exactly once, by this daemon or, when it is killed, by the
+//! next one ([`log`]).
 //!
-//! Limits: raw images, block devices and null disks; what a guest had in flight when the daemon is killed is lost.
+//! Limits: raw images, block devices and null disks.
 
 pub mod config;
 pub mod control;
