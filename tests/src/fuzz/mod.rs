@@ -2,13 +2,13 @@
 //!
 //! | target | seat | what it drives |
 //! |---|---|---|
-//! | [`requests`] | guest | ring entries and descriptor pages through the gate |
-//! | [`records`] | both | every XenStore record, and what is written of it again |
-//! | [`log`] | a bad disk | the in-flight log of a killed daemon |
-//! | [`wire`] | both | XenStore's protocol: a stream, a server that lies, a client that lies |
-//! | [`vbd`] | guest and toolstack | the life of a device: states in, actions out |
-//! | [`guest_seat`] | guest | a worker with rings, grants, a disk and a log, beside an innocent guest |
-//! | [`backend_seat`] | backend | a device and its queues from the handshake to the end |
+//! | [`requests()`] | guest | ring entries and descriptor pages through the gate |
+//! | [`records()`] | both | every XenStore record, and what is written of it again |
+//! | [`log()`] | a bad disk | the in-flight log of a killed daemon |
+//! | [`wire()`] | both | XenStore's protocol: a stream, a server that lies, a client that lies |
+//! | [`vbd()`] | guest and toolstack | the life of a device: states in, actions out |
+//! | [`guest_seat()`] | guest | a worker with rings, grants, a disk and a log, beside an innocent guest |
+//! | [`backend_seat()`] | backend | a device and its queues from the handshake to the end |
 //!
 //! A breach is a panic. Every target is a function of its bytes alone, ends by itself, and leaves nothing behind. How to run the
 //! fuzzers: `tests/fuzz/README.md`.
