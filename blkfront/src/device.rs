@@ -19,8 +19,8 @@ use blkif_proto::{
 use xen_platform::{Clock, FrontWorld};
 
 use crate::{
-    BackendInfo, Capabilities, Completion, Config, Error, IoError, Link, Negotiated, Queue, connect::Action,
-    driver::Control, link::Parts,
+    BackendInfo, Buffer, Capabilities, Completion, Config, Error, IoError, Link, Negotiated, Queue,
+    connect::Action, driver::Control, link::Parts,
 };
 
 /// A device whose backend waits to be connected.
@@ -179,8 +179,8 @@ impl<W: FrontWorld> Device<W> {
 
     /// Brings all unanswered work to its end, closes both ends (`Closing`, `Closed`) and takes all memory back. `queues` are all
     /// queues of the device, in any order; `out` takes the last completions. Work that the backend leaves unanswered for
-    /// [`Config::timeout`] ends with [`IoError::Cancelled`]. Buffers that the application still holds are not taken back:
-    /// [free](Queue::free_buffer) them before.
+    /// [`Config::timeout`] ends with [`IoError::Cancelled`]. Buffers that the application still holds, and those of the last
+    /// completions, are not taken back: [free](Stopped::free_buffer) them afterwards.
     ///
     /// Errors: a queue is missing, then everything comes back. What goes wrong later is told by [`Stopped::error`].
     #[expect(clippy::result_large_err, reason = "a device that was not stopped comes back whole")]
@@ -202,10 +202,11 @@ impl<W: FrontWorld> Device<W> {
         }
         let closed = self.control.close();
         // The backend has let go of all pages now, if it ever will.
-        for mut queue in queues {
+        for queue in &mut queues {
             queue.cancel(IoError::Cancelled, out);
+            queue.grants.close();
         }
-        Ok(Stopped { control: self.control, error: closed.err() })
+        Ok(Stopped { control: self.control, error: closed.err(), queues })
     }
 
     /// How many different queues of this device there are in `queues`.
@@ -306,9 +307,18 @@ impl<W: FrontWorld> fmt::Debug for DeviceEvent<W> {
 pub struct Stopped<W: FrontWorld> {
     control: Control<W>,
     error: Option<Error>,
+    /// For the memory that is still out.
+    queues: Vec<Queue<W>>,
 }
 
 impl<W: FrontWorld> Stopped<W> {
+    /// Gives memory back that was a queue's of this device. Memory of another device is lost until the world ends.
+    pub fn free_buffer(&mut self, buffer: Buffer) {
+        if let Some(queue) = self.queues.iter_mut().find(|queue| queue.grants.owns(&buffer)) {
+            queue.free_buffer(buffer);
+        }
+    }
+
     /// What went wrong while closing: usually a backend that did not follow. Our end is closed nevertheless.
     pub fn error(&self) -> Option<&Error> {
         self.error.as_ref()

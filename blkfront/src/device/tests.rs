@@ -324,12 +324,17 @@ fn stop_ends_what_the_backend_never_answers() {
     let buffer = queues[0].alloc_buffer(4096).unwrap();
     queues[0].submit(Io::write(0, buffer)).unwrap();
     let mut late = Vec::new();
-    let stopped =
+    let mut stopped =
         device.stop(queues, &mut |completion| late.push(completion)).map_err(|kept| kept.error).unwrap();
     assert!(stopped.error().is_none());
     assert_eq!(late.len(), 1);
-    assert_eq!(late[0].result, Err(IoError::Cancelled));
-    assert!(late[0].io.buffer.is_some(), "the backend has let go of it");
+    let Completion { io, result, .. } = late.remove(0);
+    assert_eq!(result, Err(IoError::Cancelled));
+    stopped.free_buffer(io.buffer.expect("the backend has let go of it"));
+    // The process goes on: nothing else takes its memory back.
+    let _world = stopped.unconfigure().unwrap();
+    let leaks = bed.machine.leaks();
+    assert_eq!((leaks.granted, leaks.pages, leaks.ports), (0, 0, 0), "{leaks:?}");
 }
 
 #[test]
