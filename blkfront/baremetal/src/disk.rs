@@ -79,9 +79,13 @@ impl<W: Guest> Disk<W> {
 
     /// Closes it and leaves it for the next connection.
     fn close(self, out: &mut impl fmt::Write) -> Result<(), Failure> {
-        let mut failed = 0;
-        let mut count = |completion: blkfront::Completion| failed += u32::from(completion.result.is_err());
-        let stopped = self.device.stop(self.queues, &mut count).map_err(|kept| kept.error)?;
+        let (mut failed, mut late) = (0, Vec::new());
+        let mut end = |completion: blkfront::Completion| {
+            failed += u32::from(completion.result.is_err());
+            late.extend(completion.io.buffer);
+        };
+        let mut stopped = self.device.stop(self.queues, &mut end).map_err(|kept| kept.error)?;
+        late.into_iter().for_each(|buffer| stopped.free_buffer(buffer));
         if failed > 0 {
             let _ = writeln!(out, "{failed} I/Os failed when the disk was closed");
         }

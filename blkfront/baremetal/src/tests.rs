@@ -10,6 +10,7 @@ use blkfront::{
 };
 use blkfront_bench::{Job, Mode};
 use blkif_proto::{Opcode, Response, Status, xenbus::State};
+use ringbuf::{Field, Index, RingMem as _};
 use sha2::{Digest as _, Sha256};
 use xen_platform::{
     DomId,
@@ -270,6 +271,47 @@ fn answers_that_make_no_sense_end_the_work_with_words() {
             });
             assert!(!done && out.contains("failed: ") && out.contains(words), "{command}: {out}");
         }
+    }
+}
+
+#[test]
+fn an_answer_that_comes_twice_ends_the_work_with_words() {
+    for command in ["soak", "verify segments=direct", "sum", "bench warmup=0"] {
+        let bed = bed(|setup| setup.serve = false);
+        let mut first = None;
+        let (done, out) = meanwhile(&bed, command, || {
+            let mut backend = bed.backend();
+            for queue in 0..backend.rings.len() {
+                for request in backend.take(queue) {
+                    let status = backend.run(&request);
+                    let response = *first.get_or_insert(request.response(status));
+                    backend.answer(queue, response, request.entries);
+                }
+                backend.publish(queue);
+            }
+        });
+        let words = "response to no outstanding request";
+        assert!(!done && out.contains("failed: ") && out.contains(words), "{command}: {out}");
+    }
+}
+
+#[test]
+fn an_index_that_cannot_be_ends_the_work_with_words() {
+    for (command, ahead) in
+        [("soak", 0x8000_0000), ("verify segments=direct", 1000), ("sum", 33), ("bench warmup=0", u32::MAX)]
+    {
+        let bed = bed(|setup| setup.serve = false);
+        let (done, out) = meanwhile(&bed, command, || {
+            let mut backend = bed.backend();
+            if backend.rings.is_empty() || backend.take(0).is_empty() {
+                return;
+            }
+            let mem = backend.rings[0].ring.mem();
+            mem.store(Field::RspProd, Index::new(ahead));
+            backend.ring_the_bell(0);
+        });
+        let words = "the backend's ring index is corrupt";
+        assert!(!done && out.contains("failed: ") && out.contains(words), "{command}: {out}");
     }
 }
 
