@@ -15,9 +15,10 @@ use xen_platform::{EventChannels as _, FrontWorld as _, sim};
 use crate::{
     conformance::{
         Clause, EVERY_ABI, ONE_ABI,
-        rig::{Connection, Guest, Raw, Rig, States, TRACES, Wish, whole},
+        rig::{Connection, Guest, Raw, Rig, States, TRACES, Wish, patience, whole},
     },
     must,
+    world::wait_until,
 };
 
 pub(super) fn clauses() -> Vec<Clause<Rig>> {
@@ -171,7 +172,8 @@ fn upgraded_under_load(rig: &mut Rig) -> Result<()> {
     let process = rig.world.backend()?.id();
     let mut strides = HashMap::new();
     let mut next = 0_u64;
-    for _ in 0..3 {
+    let log = rig.world.dir().join("blkback.log");
+    for upgrades in 1..=3 {
         let world = &rig.world;
         thread::scope(|scope| {
             let upgrade = scope.spawn(|| world.upgrade_backend());
@@ -194,12 +196,17 @@ fn upgraded_under_load(rig: &mut Rig) -> Result<()> {
             must!(worked && said.contains("since"), "{said}");
             Ok(())
         })?;
+        // Nothing is asked of the second queue, which may be taken over later than the first answers.
+        wait_until("both queues to be taken over", patience(), || {
+            let taken_over = std::fs::read_to_string(&log)?.matches("again=").count();
+            Ok((taken_over == 2 * upgrades).then_some(()))
+        })?;
     }
     while !strides.is_empty() {
         connection.queue().answer_to(&mut strides)?;
     }
     must!(rig.world.backend()?.id() == process, "another process serves");
-    let log = std::fs::read_to_string(rig.world.dir().join("blkback.log"))?;
+    let log = std::fs::read_to_string(&log)?;
     must!(log.matches("again=0 untold=0").count() == 6, "requests were done again, or told again: {log}");
     guest.close()?;
     connection.take_rings_back()
