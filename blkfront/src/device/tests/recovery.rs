@@ -2,6 +2,19 @@
 
 use super::*;
 
+/// Waits until the backend is back, and moves the device's only queue to it.
+fn reconnect(device: &mut Device<World>, queue: &mut Queue<World>) {
+    loop {
+        match device.wait_control(Some(Duration::from_secs(5))).unwrap() {
+            Some(DeviceEvent::Reconnected(links)) => {
+                return links.into_iter().for_each(|link| queue.reconnect(link).unwrap());
+            }
+            Some(_) => {}
+            None => panic!("no reconnection"),
+        }
+    }
+}
+
 #[test]
 fn a_removed_device_can_still_be_stopped() {
     let bed = bed(BackendFeatures::ORIGINAL);
@@ -103,14 +116,7 @@ fn buffers_of_before_are_of_use_with_a_backend_that_keeps_pages() {
     held.write(0, &[7; 4096]);
     bed.backend().disconnect();
     bed.backend().write_state(State::Closed);
-    let links = loop {
-        match device.wait_control(Some(Duration::from_secs(5))).unwrap() {
-            Some(DeviceEvent::Reconnected(links)) => break links,
-            Some(_) => {}
-            None => panic!("no reconnection"),
-        }
-    };
-    links.into_iter().for_each(|link| queues[0].reconnect(link).unwrap());
+    reconnect(&mut device, &mut queues[0]);
     write(&mut queues[0], 0, &pattern(1, 4096));
     let done = queues[0].execute(Io::write(8, held), &mut |other| panic!("{other:?}")).unwrap();
     assert_eq!(done.result, Ok(()));
@@ -136,14 +142,7 @@ fn work_that_ends_in_silence_is_no_end_of_the_device() {
     queues[0].free_buffer(done.io.buffer.unwrap());
 
     bed.backend().follows = true;
-    let links = loop {
-        match device.wait_control(Some(Duration::from_secs(5))).unwrap() {
-            Some(DeviceEvent::Reconnected(links)) => break links,
-            Some(_) => {}
-            None => panic!("no reconnection"),
-        }
-    };
-    links.into_iter().for_each(|link| queues[0].reconnect(link).unwrap());
+    reconnect(&mut device, &mut queues[0]);
     write(&mut queues[0], 0, &pattern(7, 20 * 1024));
     stop(device, queues);
 }
@@ -183,13 +182,7 @@ fn what_the_returned_disk_cannot_take_is_refused() {
         backend.setup.serve = true;
         backend.write_state(State::Closed);
     }
-    loop {
-        match device.wait_control(Some(Duration::from_secs(5))).unwrap() {
-            Some(DeviceEvent::Reconnected(mut links)) => break queue.reconnect(links.remove(0)).unwrap(),
-            Some(_) => {}
-            None => panic!("no reconnection"),
-        }
-    }
+    reconnect(&mut device, queue);
     let mut results = Vec::new();
     while queue.in_flight() > 0 {
         queue.wait(Some(Duration::from_secs(5))).unwrap();
