@@ -60,6 +60,9 @@ impl Terms {
         }
         let (abi, mode) = (agreement.abi.as_protocol(), agreement.mode.as_str());
         _ = write!(identity, ", {abi}, {mode}, {:?}", image.file_id());
+        if let Some(claim) = image.claim() {
+            _ = write!(identity, " {}", claim.name);
+        }
         Some(LogSpec { path, identity })
     }
 }

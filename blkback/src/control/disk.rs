@@ -26,8 +26,23 @@ pub struct Choice {
 pub enum Source {
     /// A file or block device.
     Path(PathBuf),
+    /// A file in a format of its own.
+    Format(Format, PathBuf),
+    /// An export of an NBD server, by its URI.
+    Nbd(String),
+    /// An image of a Ceph cluster: `POOL[/NAMESPACE]/IMAGE[@SNAPSHOT][:OPTION=VALUE...]`.
+    Rbd(String),
     /// Nowhere: a null disk of so many bytes.
     Null(u64),
+}
+
+/// A format of image files. Which it is has to be said: a guest can write what it likes to the beginning of a raw image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// QEMU's.
+    Qcow2,
+    /// VMware's, read only.
+    Vmdk,
 }
 
 /// Why a device has no image.
@@ -37,7 +52,7 @@ pub enum ChoiceError {
     #[error("params: nothing to serve")]
     Nothing,
     /// The format is not served.
-    #[error("params: images of format {0} are not served, only raw ones")]
+    #[error("params: images of format {0} are not served, only raw, qcow2, vmdk, nbd and rbd")]
     Format(String),
     /// A null disk's size cannot be read.
     #[error("params: {0:?} is no size: digits, and K, M, G or T")]
@@ -55,7 +70,7 @@ pub fn choose(record: &ToolstackBackend, device: &str, config: &Config) -> Resul
             let target = record.target().ok_or(ChoiceError::Nothing)?;
             match target.format {
                 None | Some("aio" | "raw") => source(target.path)?,
-                Some(other) => return Err(ChoiceError::Format(other.to_owned())),
+                Some(format) => source(&format!("{format}:{}", target.path))?,
             }
         }
     };
@@ -79,9 +94,21 @@ impl Choice {
         match &self.source {
             Source::Path(path) => Image::open_by(outside, path, &self.options),
             Source::Null(bytes) => Image::null(*bytes, &self.options),
+            // The drivers take their places here.
+            Source::Format(_, path) => Err(unserved(path)),
+            Source::Nbd(text) | Source::Rbd(text) => Err(unserved(Path::new(text))),
         }
     }
 }
+
+fn unserved(name: &Path) -> ImageError {
+    ImageError::Driver { name: name.to_owned(), why: "no driver for it is built in".into() }
+}
+
+/// How URIs of NBD exports begin.
+const NBD_SCHEMES: [&str; 4] = ["nbd://", "nbds://", "nbd+unix://", "nbds+unix://"];
+/// Formats that toolstacks know, and nobody here.
+const OTHER_FORMATS: [&str; 5] = ["qcow", "vhd", "vhdx", "qed", "vdi"];
 
 /// An image's path: `raw:` and `aio:` may stand in front of it, also where the toolstack hands targets over as they are.
 pub(crate) fn path_of(text: &str) -> &str {
@@ -91,6 +118,26 @@ pub(crate) fn path_of(text: &str) -> &str {
 fn source(text: &str) -> Result<Source, ChoiceError> {
     if let Some(size) = text.strip_prefix("null:") {
         return bytes(size).map(Source::Null).ok_or_else(|| ChoiceError::Size(size.to_owned()));
+    }
+    let named = |prefix| text.strip_prefix(prefix).filter(|rest: &&str| !rest.is_empty());
+    for (prefix, format) in [("qcow2:", Format::Qcow2), ("vmdk:", Format::Vmdk)] {
+        if let Some(path) = named(prefix) {
+            return Ok(Source::Format(format, path.into()));
+        }
+    }
+    if let Some(rest) = named("rbd:") {
+        return Ok(Source::Rbd(rest.to_owned()));
+    }
+    if NBD_SCHEMES.iter().any(|scheme| text.starts_with(scheme)) {
+        return Ok(Source::Nbd(text.to_owned()));
+    }
+    if let Some(uri) = named("nbd:") {
+        return Ok(Source::Nbd(uri.to_owned()));
+    }
+    for other in OTHER_FORMATS {
+        if text.strip_prefix(other).is_some_and(|rest| rest.starts_with(':')) {
+            return Err(ChoiceError::Format(other.to_owned()));
+        }
     }
     let path = path_of(text);
     if path.is_empty() { Err(ChoiceError::Nothing) } else { Ok(Source::Path(Path::new(path).to_owned())) }
@@ -134,9 +181,24 @@ mod tests {
         assert_eq!(chosen("aio:/a", "vbd3"), path);
         assert_eq!(chosen("raw:/a", "qdisk"), path);
         assert_eq!(chosen("raw:/a", "phy"), path);
-        assert_eq!(chosen("vhd:/a", "vbd3"), Err(ChoiceError::Format("vhd".into())));
+        for kind in ["phy", "vbd3"] {
+            assert_eq!(chosen("vhd:/a", kind), Err(ChoiceError::Format("vhd".into())));
+        }
         assert_eq!(chosen("aio:", "vbd3"), Err(ChoiceError::Nothing));
         assert_eq!(choose(&record(), "51712", &Config::default()).unwrap_err(), ChoiceError::Nothing);
+    }
+
+    #[test]
+    fn what_is_no_plain_file_is_named() {
+        for kind in ["phy", "vbd3", "qdisk"] {
+            let chosen = |text| chosen(text, kind).unwrap();
+            assert_eq!(chosen("qcow2:/a:b"), Source::Format(Format::Qcow2, "/a:b".into()));
+            assert_eq!(chosen("vmdk:/a"), Source::Format(Format::Vmdk, "/a".into()));
+            assert_eq!(chosen("nbd://h:1/x"), Source::Nbd("nbd://h:1/x".into()));
+            assert_eq!(chosen("nbd+unix:///x?socket=/s"), Source::Nbd("nbd+unix:///x?socket=/s".into()));
+            assert_eq!(chosen("nbd:nbds://h"), Source::Nbd("nbds://h".into()));
+            assert_eq!(chosen("rbd:pool/a@s:id=me"), Source::Rbd("pool/a@s:id=me".into()));
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use super::{disk::Choice, store::DeviceId};
 use crate::{
     sandbox::outside::{Outside, Unconfined},
-    storage::{FileId, Image, ImageError},
+    storage::{Claim, FileId, Image, ImageError},
 };
 
 /// How long a lock is waited for that nobody seems to have: a killed daemon's requests may be on their way to the disk.
@@ -42,6 +42,14 @@ impl Served {
     fn is(&self, file: FileId) -> bool {
         self.image.upgrade().is_some_and(|image| image.file_id() == Some(file))
     }
+
+    fn excludes(&self, claim: &Claim) -> bool {
+        self.image.upgrade().is_some_and(|image| image.claim().is_some_and(|other| other.excludes(claim)))
+    }
+}
+
+fn named(disk: &DeviceId) -> String {
+    format!("guest {}, disk {}", disk.domain, disk.device)
 }
 
 impl Images {
@@ -59,8 +67,10 @@ impl Images {
             match choice.open(&*self.outside) {
                 Ok(image) => {
                     let image = Arc::new(image);
-                    self.note(disk, &image);
-                    return Ok(image);
+                    return match self.note(disk, &image) {
+                        None => Ok(image),
+                        Some(rival) => Err(format!("image {} is in use by {rival}", image.name().display())),
+                    };
                 }
                 Err(error @ ImageError::Locked { file, .. }) => {
                     let holder = self.holder(file);
@@ -72,23 +82,31 @@ impl Images {
                     }
                     sleep(RETRY_EVERY);
                 }
-                Err(ImageError::Fenced(_)) if begin.elapsed() < patience => sleep(RETRY_EVERY),
+                Err(ImageError::Fenced(_) | ImageError::Held { .. }) if begin.elapsed() < patience => {
+                    sleep(RETRY_EVERY);
+                }
                 Err(error) => return Err(error.to_string()),
             }
         }
     }
 
-    fn note(&self, disk: &DeviceId, image: &Arc<Image>) {
+    /// Notes that the image is served. Who keeps it from that, where there is no lock to do so.
+    fn note(&self, disk: &DeviceId, image: &Arc<Image>) -> Option<String> {
         let mut open = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|served| served.image.strong_count() > 0);
+        let rival = image.claim().and_then(|claim| open.iter().find(|served| served.excludes(claim)));
+        if let Some(Served { disk, .. }) = rival {
+            return Some(named(disk));
+        }
         open.push(Served { disk: disk.clone(), image: Arc::downgrade(image) });
+        None
     }
 
     /// Who has the file's lock. None: somebody who is about to let it go, or is not in sight.
     fn holder(&self, file: FileId) -> Option<String> {
         let open = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Served { disk, .. }) = open.iter().find(|served| served.is(file)) {
-            return Some(format!("guest {}, disk {}", disk.domain, disk.device));
+            return Some(named(disk));
         }
         let process = file.locker().filter(|process| *process != std::process::id())?;
         let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();

@@ -31,6 +31,7 @@ pub fn features(
     // On this ABI longer requests would be damaged in the ring; others are held to their own limit when they connect.
     let most = if protocol == Some(Abi::X86_32) { segment_block::max_segments(Abi::X86_32) } else { 255 };
     let blocks = offer.block_segments.min(u16::try_from(most).unwrap_or(original));
+    let durable = image.is_none_or(|image| image.geometry().flush);
     let discard = image.and_then(|image| image.geometry().discard).filter(|_| offer.discard);
     BackendFeatures {
         max_ring_pages: offer.ring_pages,
@@ -44,8 +45,8 @@ pub fn features(
         }),
         persistent: offer.persistent.unwrap_or(strategy == Strategy::Persistent),
         operations: Operations {
-            flush: offer.flush,
-            barrier: offer.barrier,
+            flush: offer.flush && durable,
+            barrier: offer.barrier && durable,
             discard: discard.map(|discard| Discard {
                 granularity: discard.granularity,
                 alignment: discard.alignment,

@@ -2,32 +2,25 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek, SeekFrom},
-    os::{
-        fd::{AsFd, AsRawFd},
-        unix::fs::{FileExt, FileTypeExt, MetadataExt},
-    },
+    io::{self, Seek, SeekFrom},
+    os::{fd::AsRawFd, unix::fs::FileTypeExt},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use blkif_proto::SECTOR_SIZE;
-use nix::{
-    errno::Errno,
-    fcntl::{FallocateFlags, Flock, fallocate},
-    libc,
-};
+use nix::{fcntl::Flock, libc};
 use tracing::warn;
-use zerocopy::IntoBytes;
 
 use super::{
-    discard::secure_supported,
+    driver::Driver,
+    geometry::{DiscardLimits, Geometry, reads_512},
     lock::{self, FileId},
 };
-use crate::{
-    data::buffer::Page,
-    sandbox::outside::{How, Outside, Unconfined},
-};
+use crate::sandbox::outside::{How, Outside, Unconfined};
 
 /// How an image is to be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +79,22 @@ pub enum ImageError {
         /// Its file.
         file: FileId,
     },
+    /// Its driver cannot serve it.
+    #[error("cannot serve image {}: {why}", name.display())]
+    Driver {
+        /// What was to be served.
+        name: PathBuf,
+        /// Why not, for people.
+        why: String,
+    },
+    /// Another client has it.
+    #[error("image {} is in use by {by}", name.display())]
+    Held {
+        /// What was to be served.
+        name: PathBuf,
+        /// The other, for people.
+        by: String,
+    },
     /// The same writer's requests are under way, from a process that is no more.
     #[error("requests of an earlier daemon are under way to image {}", .0.display())]
     Fenced(PathBuf),
@@ -106,34 +115,28 @@ pub enum Target {
     File(File),
     /// A block device.
     Block(File),
+    /// What only its driver knows.
+    Driven(Arc<dyn Driver>),
     /// Nothing.
     Null,
 }
 
-/// How discard works on an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DiscardLimits {
-    /// Bytes that go together.
-    pub granularity: u32,
-    /// Offset of the first such unit, in bytes.
-    pub alignment: u32,
-    /// Old contents can be made unrecoverable.
-    pub secure: bool,
+/// What keeps others of this daemon's guests from an image that has no lock of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The image, by the one name it has.
+    pub name: String,
+    /// It is written to.
+    pub writes: bool,
+    /// Others may write to it too.
+    pub shared: bool,
 }
 
-/// What does not change while an image is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// Logical sector size in bytes.
-    pub sector_size: u32,
-    /// Physical sector size in bytes, a multiple of `sector_size`.
-    pub physical_sector_size: u32,
-    /// Writes are refused.
-    pub read_only: bool,
-    /// Discard, if the image can.
-    pub discard: Option<DiscardLimits>,
-    /// The page cache is bypassed.
-    pub direct_io: bool,
+impl Claim {
+    /// True when both cannot be served at a time.
+    pub fn excludes(&self, other: &Claim) -> bool {
+        self.name == other.name && (self.writes || other.writes) && !(self.shared && other.shared)
+    }
 }
 
 /// An opened image. Its size may change while it is served: see [`refresh`](Self::refresh).
@@ -143,8 +146,16 @@ pub struct Image {
     target: Target,
     sectors: AtomicU64,
     geometry: Geometry,
-    file_id: Option<FileId>,
+    identity: Identity,
     _lock: Option<Flock<File>>,
+}
+
+/// What an image is, by whatever name it was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Identity {
+    Nothing,
+    File(FileId),
+    Claim(Claim),
 }
 
 impl Image {
@@ -177,10 +188,10 @@ impl Image {
             return Err(ImageError::Fenced(path.to_owned()));
         }
         let (target, geometry) = if kind.is_block_device() {
-            let geometry = block_geometry(&file, options, direct_io);
+            let geometry = Geometry::of_block(&file, options, direct_io);
             (Target::Block(file), geometry)
         } else {
-            let geometry = file_geometry(&file, options, direct_io);
+            let geometry = Geometry::of_file(&file, options, direct_io);
             (Target::File(file), geometry)
         };
         let image = Self {
@@ -188,7 +199,7 @@ impl Image {
             target,
             sectors: AtomicU64::new(0),
             geometry,
-            file_id: Some(file_id),
+            identity: Identity::File(file_id),
             _lock: lock,
         };
         image.refresh().map_err(failed("measure"))?;
@@ -216,9 +227,27 @@ impl Image {
             read_only: options.read_only,
             discard,
             direct_io: options.direct_io,
+            flush: true,
         };
         let sectors = AtomicU64::new(sectors);
-        Ok(Self { name, target: Target::Null, sectors, geometry, file_id: None, _lock: None })
+        Ok(Self { name, target: Target::Null, sectors, geometry, identity: Identity::Nothing, _lock: None })
+    }
+
+    /// A disk that `driver` serves, known to people as `name`. `claim` says what it is, where nothing else keeps others from it; else it is
+    /// the `file` that is locked, and stays so for as long as the driver has it.
+    pub fn driven(
+        name: PathBuf,
+        driver: Arc<dyn Driver>,
+        geometry: Geometry,
+        identity: Result<FileId, Claim>,
+    ) -> Result<Self, ImageError> {
+        let sectors = whole_sectors(driver.bytes(), geometry.sector_size);
+        if sectors == 0 {
+            return Err(ImageError::Empty { path: name, sector_size: geometry.sector_size });
+        }
+        let identity = identity.map_or_else(Identity::Claim, Identity::File);
+        let sectors = AtomicU64::new(sectors);
+        Ok(Self { name, target: Target::Driven(driver), sectors, geometry, identity, _lock: None })
     }
 
     /// Measures the image again. True when its size changed.
@@ -227,6 +256,7 @@ impl Image {
             Target::File(file) => file.metadata()?.len(),
             // A block device has no length of its own in `stat`.
             Target::Block(file) => (&mut &*file).seek(SeekFrom::End(0))?,
+            Target::Driven(driver) => driver.bytes(),
             Target::Null => return Ok(false),
         };
         let sectors = whole_sectors(bytes, self.geometry.sector_size);
@@ -253,9 +283,20 @@ impl Image {
         &self.target
     }
 
-    /// The file; none behind a null disk.
+    /// The file that is locked for this image; none where there is nothing to lock.
     pub fn file_id(&self) -> Option<FileId> {
-        self.file_id
+        match self.identity {
+            Identity::File(file) => Some(file),
+            Identity::Nothing | Identity::Claim(_) => None,
+        }
+    }
+
+    /// What keeps others from an image that is no file.
+    pub fn claim(&self) -> Option<&Claim> {
+        match &self.identity {
+            Identity::Claim(claim) => Some(claim),
+            Identity::Nothing | Identity::File(_) => None,
+        }
     }
 
     /// The path, for messages.
@@ -288,83 +329,12 @@ fn open(outside: &dyn Outside, path: &Path, options: &ImageOptions) -> io::Resul
     Ok((outside.open(path, how)?, false))
 }
 
-/// Guests may use any 512-byte sector at any 512-byte place of a page: whether the image takes that, by trying.
-fn reads_512(file: &File) -> io::Result<bool> {
-    let mut page = Page::default();
-    match file.read_at(&mut page.as_mut_bytes()[512..1024], 512) {
-        Ok(_) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-fn file_geometry(file: &File, options: &ImageOptions, direct_io: bool) -> Geometry {
-    let block = file.metadata().map_or(4096, |meta| meta.blksize());
-    let block = u32::try_from(block).unwrap_or(4096).clamp(512, 4096).next_power_of_two();
-    let discard = (options.discard && !options.read_only && punches_holes(file)).then_some(DiscardLimits {
-        granularity: block.max(options.sector_size),
-        alignment: 0,
-        secure: false,
-    });
-    Geometry {
-        sector_size: options.sector_size,
-        physical_sector_size: block.max(options.sector_size),
-        read_only: options.read_only,
-        discard,
-        direct_io,
-    }
-}
-
-/// Whether holes can be punched, by punching far behind the end, which changes nothing. `EFBIG` comes before the file system
-/// is asked: then the guest's first discard tells.
-fn punches_holes(file: &File) -> bool {
-    let Ok(end) = file.metadata().map(|meta| meta.len()) else { return false };
-    let Ok(far) = i64::try_from(end.next_multiple_of(4096).max(1 << 40)) else { return false };
-    let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    matches!(fallocate(file.as_fd(), mode, far, 4096), Ok(()) | Err(Errno::EFBIG))
-}
-
-fn block_geometry(file: &File, options: &ImageOptions, direct_io: bool) -> Geometry {
-    let queue = |name: &str| queue_limit(file, name);
-    let physical = queue("physical_block_size").unwrap_or(512);
-    let physical = u32::try_from(physical).unwrap_or(4096).clamp(512, 4096).next_power_of_two();
-    let can_discard = queue("discard_max_bytes").unwrap_or(0) > 0;
-    let discard = (options.discard && !options.read_only && can_discard).then(|| DiscardLimits {
-        granularity: queue("discard_granularity")
-            .and_then(|bytes| u32::try_from(bytes).ok())
-            .unwrap_or(options.sector_size)
-            .max(options.sector_size),
-        alignment: 0,
-        secure: secure_supported(file),
-    });
-    Geometry {
-        sector_size: options.sector_size,
-        physical_sector_size: physical.max(options.sector_size),
-        read_only: options.read_only,
-        discard,
-        direct_io,
-    }
-}
-
-/// A limit of the device's request queue, from sysfs; a partition has its disk's.
-fn queue_limit(file: &File, name: &str) -> Option<u64> {
-    let rdev = file.metadata().ok()?.rdev();
-    let device = format!("/sys/dev/block/{}:{}", libc::major(rdev), libc::minor(rdev));
-    let mut text = String::new();
-    [format!("{device}/queue/{name}"), format!("{device}/../queue/{name}")]
-        .iter()
-        .find_map(|path| File::open(path).ok())?
-        .read_to_string(&mut text)
-        .ok()?;
-    text.trim().parse().ok()
-}
-
 impl Target {
     /// The file to do I/O on.
     pub(super) fn file(&self) -> Option<&File> {
         match self {
             Target::File(file) | Target::Block(file) => Some(file),
-            Target::Null => None,
+            Target::Driven(_) | Target::Null => None,
         }
     }
 

@@ -6,7 +6,7 @@
 //! | [`Null`] | a disk without memory: reads as zeros, forgets writes; the price of the protocol alone |
 //! | [`Memory`] | a disk in memory, for tests |
 //! | [`Fault`] | a decorator that fails and delays operations, for tests |
-//! | [`Engine`] | what the daemon uses: `Uring`, and `Null` for null disks |
+//! | [`Engine`] | what the daemon uses: `Uring`, `Null` for null disks, and a [`Driver`] for each disk that is no plain file |
 //!
 //! An operation is one boxed value. It moves to the storage at [`submit`](Storage::submit) and comes back at
 //! [`reap`](Storage::reap); in between the storage owns it, and with it the memory that the kernel reads or fills. So no
@@ -19,9 +19,12 @@ use xen_platform::SharedMem;
 
 pub mod contract;
 mod discard;
+mod driven;
+mod driver;
 mod engine;
 mod fault;
 mod gather;
+mod geometry;
 mod image;
 mod lock;
 mod memory;
@@ -30,9 +33,11 @@ mod stream;
 mod uring;
 mod wake;
 
+pub use driver::{Driver, Job};
 pub use engine::Engine;
 pub use fault::{Fault, Faults};
-pub use image::{DiscardLimits, Geometry, Image, ImageError, ImageOptions, Target};
+pub use geometry::{DiscardLimits, Geometry};
+pub use image::{Claim, Image, ImageError, ImageOptions, Target};
 pub use lock::FileId;
 pub use memory::Memory;
 pub use null::Null;

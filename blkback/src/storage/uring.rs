@@ -73,6 +73,8 @@ struct Disk {
 struct Waker {
     fd: OwnedFd,
     armed: bool,
+    /// Ends a wait without being told of.
+    silent: bool,
 }
 
 impl<T: IoMemory> Uring<T> {
@@ -102,6 +104,11 @@ impl<T: IoMemory> Uring<T> {
             in_kernel: 0,
             calls: 0,
         })
+    }
+
+    /// Lets [`wait`](Storage::wait) also return when `fd` is readable, without saying so.
+    pub(super) fn wait_for(&mut self, fd: OwnedFd) {
+        self.wakers.push(Waker { fd, armed: false, silent: true });
     }
 
     /// Puts an operation into a slot and queues its first step.
@@ -408,11 +415,11 @@ impl<T: IoMemory> Storage<T> for Uring<T> {
             self.gather_completions();
             self.reap_discards();
         }
-        Ok(self.has_news() || self.wakers.iter().any(|waker| !waker.armed))
+        Ok(self.has_news() || self.wakers.iter().any(|waker| !waker.armed && !waker.silent))
     }
 
     fn wake_on(&mut self, fd: OwnedFd) {
-        self.wakers.push(Waker { fd, armed: false });
+        self.wakers.push(Waker { fd, armed: false, silent: false });
     }
 
     fn follow(&mut self, fd: OwnedFd) -> Result<(), OwnedFd> {
