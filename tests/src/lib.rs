@@ -6,6 +6,7 @@
 //!   attack         scripted attackers that look into the product
 //!   fuzz           hostile peers and hostile bytes, for fuzzers and for the replay of their corpus
 //!   bench          the pair against its ceiling and its peer
+//!   ceph           a Ceph cluster of one machine
 //!   kills          the backend is killed again and again under guests that check everything
 //!   bin/xensim     the launcher: demo, up, run, bench, kills
 //!   bin/xenclauses the clauses on real Xen, and the table of what came of them
@@ -22,6 +23,7 @@
 
 pub mod attack;
 pub mod bench;
+pub mod ceph;
 pub mod conformance;
 pub mod fuzz;
 pub mod kills;
