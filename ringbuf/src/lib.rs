@@ -19,7 +19,8 @@
 //! may wrap round the end of the ring.
 //!
 //! Both ends are safe code over [`RingMem`]: [`Mapped`] is the real thing, over any [`RingPages`]; [`Heap`] is for
-//! tests, and for loom, which explores publish, arm and recheck of both directions (`tests/loom.rs`). [`Layout`]
+//! tests, and for loom, which explores publish, arm and recheck of both directions (`tests/loom.rs`); [`Tapped`] tells
+//! a [`Tap`] of all that one end reads and writes. [`Layout`]
 //! is how many slots of which size, [`Index`] the arithmetic modulo 2^32.
 //!
 //! Limits: 1 to 32 pages; the bytes of a message have no meaning here (`blkif-proto` gives them one); one owner
@@ -47,6 +48,7 @@ mod producer;
 mod sync;
 #[cfg(loom)]
 pub mod sync;
+mod tap;
 
 pub use back::BackRing;
 pub use error::{Corrupt, Full, LayoutError};
@@ -57,3 +59,4 @@ pub use layout::Layout;
 pub use mapped::{Mapped, RingPages};
 pub use mem::{Field, RingMem};
 pub use notify::Notify;
+pub use tap::{Tap, Tapped};
