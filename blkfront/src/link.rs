@@ -7,7 +7,7 @@ use core::{
 };
 
 use blkif_proto::{Agreement, GrantRef, Limits, SegmentMode, indirect, keys::QueueRecord};
-use ringbuf::{FrontRing, Mapped};
+use ringbuf::{FrontRing, Mapped, Tap, Tapped};
 use xen_platform::{Access, DomId, EventChannels, FrontWorld, GrantError, Lender, Pages, Port};
 
 use crate::{Error, grants::Home};
@@ -62,7 +62,7 @@ pub(crate) struct Shared {
 pub(crate) struct Parts<W: FrontWorld> {
     pub(crate) index: u32,
     /// `None` once taken apart.
-    pub(crate) ring: Option<FrontRing<Mapped<Pages>>>,
+    pub(crate) ring: Option<FrontRing<Tapped<Mapped<Pages>>>>,
     pub(crate) events: W::Events,
     pub(crate) port: Port,
     /// For indirect requests: one run of pages for each request in flight.
@@ -78,7 +78,7 @@ impl<W: FrontWorld> Parts<W> {
         let mut events = world.events()?;
         let port = events.alloc_unbound(to)?;
         let mut parts = Self { index, ring: None, events, port, descriptors: Vec::new(), home: None };
-        let made = parts.lend(home.lender(), agreement);
+        let made = parts.lend(home.lender(), agreement, world.tap(index));
         // From here on dropping the parts takes back what has been lent so far.
         parts.home = Some(home);
         made?;
@@ -99,12 +99,17 @@ impl<W: FrontWorld> Parts<W> {
         // An event for a port that is gone says nothing; neither does closing it fail in a way that matters.
         let _ = self.events.unbind(self.port);
         if let Some(ring) = self.ring.take() {
-            lender.release(ring.into_mem().into_pages());
+            lender.release(ring.into_mem().into_inner().into_pages());
         }
         self.descriptors.drain(..).for_each(|pages| lender.release(pages));
     }
 
-    fn lend(&mut self, lender: &mut W::Lender, agreement: &Agreement) -> Result<(), GrantError> {
+    fn lend(
+        &mut self,
+        lender: &mut W::Lender,
+        agreement: &Agreement,
+        tap: Option<Arc<dyn Tap>>,
+    ) -> Result<(), GrantError> {
         let mut pages = lender.alloc(agreement.ring_pages as usize)?;
         // Lent before the ring is initialised, told to nobody before it is.
         if let Err(error) = lender.lend(&mut pages, Access::ReadWrite) {
@@ -112,7 +117,7 @@ impl<W: FrontWorld> Parts<W> {
             return Err(error);
         }
         let mapped = Mapped::new(pages, agreement.abi.entry_size()).map_err(|_| GrantError::Exhausted)?;
-        let ring = FrontRing::init(mapped);
+        let ring = FrontRing::init(Tapped::new(mapped, tap));
         let requests = ring.layout().entries().min(agreement.max_requests);
         self.ring = Some(ring);
         if agreement.mode == SegmentMode::Indirect {

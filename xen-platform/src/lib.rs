@@ -22,6 +22,10 @@
 
 extern crate alloc;
 
+use alloc::sync::Arc;
+
+use ringbuf::Tap;
+
 #[cfg(all(feature = "bare", target_arch = "x86_64"))]
 pub mod bare;
 pub mod clock;
@@ -73,6 +77,11 @@ pub trait FrontWorld {
     fn store(&self) -> Result<Self::Store, StoreError>;
     /// The clock of this world.
     fn clock(&self) -> Self::Clock;
+    /// Who is to be told what passes the ring of queue `queue`; most worlds want nobody to be.
+    fn tap(&self, queue: u32) -> Option<Arc<dyn Tap>> {
+        let _ = queue;
+        None
+    }
 }
 
 /// Everything a backend's data plane needs of one world. XenStore is not part of it: the control plane uses `xenstore-rs`.

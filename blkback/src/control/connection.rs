@@ -112,6 +112,7 @@ impl Connection {
                 log: terms.log(queue, &record),
                 image: Arc::clone(&terms.image),
                 stats: Arc::clone(&stats),
+                tap: None,
             };
             match workers.serve(spec) {
                 Some(thread) => {

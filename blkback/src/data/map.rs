@@ -211,6 +211,9 @@ fn fetch<W: BackWorld>(
 
 fn parse_descriptors<W: BackWorld>(queue: &Queue<W>, descriptors: &[u8], data: &mut InFlight<MappingOf<W>>) {
     let Some(indirect) = data.indirect.take() else { return };
+    if let Some(tap) = queue.ring.mem().tap() {
+        tap.aside(indirect.id, descriptors);
+    }
     match indirect.with_descriptors(descriptors, &queue.limits) {
         Ok(request) => data.fill(&request),
         Err(error) => data.fail(Failure::Refused(error)),

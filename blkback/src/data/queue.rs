@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use blkif_proto::{Entry, GrantRef, Head, Limits};
-use ringbuf::{BackRing, Corrupt, LayoutError, Mapped};
+use ringbuf::{BackRing, Corrupt, LayoutError, Mapped, Tap, Tapped};
 use xen_platform::{BackWorld, DomId, EventChannels, EventError, GrantError, Mapper, Port};
 
 use super::{
@@ -22,7 +22,7 @@ use crate::{
 
 /// How a worker maps pages in world `W`.
 pub type MappingOf<W> = <<W as BackWorld>::Mapper as Mapper>::Mapping;
-type RingOf<W> = BackRing<Mapped<<<W as BackWorld>::Mapper as Mapper>::RingPages>>;
+type RingOf<W> = BackRing<Tapped<Mapped<<<W as BackWorld>::Mapper as Mapper>::RingPages>>>;
 
 /// Names a queue: the device's number within the daemon, and the queue's within the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,6 +60,8 @@ pub struct QueueSpec {
     pub image: Arc<Image>,
     /// Where to count.
     pub stats: Arc<QueueStats>,
+    /// Who is told what passes the ring.
+    pub tap: Option<Arc<dyn Tap>>,
 }
 
 /// Why a queue could not be started.
@@ -196,7 +198,8 @@ impl<W: BackWorld> Queue<W> {
         events: &mut W::Events,
     ) -> Result<Self, StartError> {
         let pages = mapper.map_ring(spec.dom, &spec.ring_refs)?;
-        let mut ring = BackRing::attach(Mapped::new(pages, spec.limits.abi.entry_size())?)?;
+        let memory = Mapped::new(pages, spec.limits.abi.entry_size())?;
+        let mut ring = BackRing::attach(Tapped::new(memory, spec.tap.clone()))?;
         let taken_over = if spec.used { resume::take_over(&spec, &mut ring)? } else { None };
         let port = events
             .bind_interdomain(spec.dom, spec.port)

@@ -258,6 +258,9 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         if let Some(Some(queue)) = self.queues.get_mut(index) {
             queue.masked = true;
             queue.stats.events.add(1);
+            if let Some(tap) = queue.ring.mem().tap() {
+                tap.signalled();
+            }
             self.activate(index);
         }
     }

@@ -168,6 +168,7 @@ impl Rig {
             log: None,
             image,
             stats,
+            tap: None,
         })));
         match rig.reports.try_recv().unwrap() {
             Report::Started(started, Ok(())) => assert_eq!(started, key),

@@ -106,6 +106,7 @@ impl World {
             log: Some(LogSpec { path: folder.path().join("log"), identity: "the only one".into() }),
             image: Arc::new(Image::null(SECTORS * 512, &options).unwrap()),
             stats: Arc::new(QueueStats::default()),
+            tap: None,
         };
         if told {
             println!(

@@ -141,6 +141,9 @@ impl<W: FrontWorld> Queue<W> {
             let filled = if indirect {
                 let descriptors = link.parts.descriptors.get(usize::from(slot_of(request)));
                 let written = indirect::encode(listed, &mut scratch.descriptors).unwrap_or(0);
+                if let Some(tap) = ring.mem().tap() {
+                    tap.aside(request, &scratch.descriptors[..written]);
+                }
                 let grants = descriptors.map_or(&[][..], |pages| {
                     pages.mem().write(&scratch.descriptors[..written]);
                     &pages.grants()[..indirect::pages_for(segments).min(pages.count())]

@@ -154,6 +154,9 @@ impl<W: FrontWorld> Queue<W> {
             self.masked = Some(port);
         }
         self.stats.events += u64::from(ours);
+        if ours && let Some(tap) = parts.ring.as_ref().and_then(|ring| ring.mem().tap()) {
+            tap.signalled();
+        }
         ours
     }
 

@@ -152,6 +152,7 @@ impl Rig {
             log: None,
             image: Image::null(sectors * 512, &ImageOptions::default()).unwrap().into(),
             stats: Default::default(),
+            tap: None,
         };
         let ring = FrontRing::init(Mapped::new(ring, Abi::X86_64.entry_size()).unwrap()).into_mem();
         let mut backend = Backend::new(&machine);

@@ -200,6 +200,7 @@ impl Daemon {
             }),
             image: Arc::clone(&self.image),
             stats: Arc::new(QueueStats::default()),
+            tap: None,
         });
         self.queues = queues.collect();
         self.serve();

@@ -99,6 +99,7 @@ impl Guest {
             log: shape.log.then_some(log),
             image: Arc::new(Image::null(SECTORS * 512, &options).unwrap()),
             stats: Arc::default(),
+            tap: None,
         };
         let (ring, owed) = (Some(ring), Vec::new());
         Self {

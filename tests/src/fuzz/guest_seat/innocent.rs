@@ -63,6 +63,7 @@ impl Innocent {
             log: Some(LogSpec { path: log, identity: "innocent".into() }),
             image: Arc::new(image),
             stats: Arc::default(),
+            tap: None,
         };
         Self { spec, ring, events, port, page, id: 0, _lender: lender }
     }
