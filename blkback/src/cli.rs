@@ -65,6 +65,17 @@ pub(crate) struct Arguments {
 /// What else this program does.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
+    /// Print a script that completes command lines
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
     /// Put this program in the place of the daemon that runs: guests see a pause
     Upgrade {
         /// The running daemon's run directory

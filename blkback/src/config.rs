@@ -28,6 +28,12 @@
 //! user = "blkback"          # the user to become if root starts it; absent: this one, if there is such a user
 //! images = ["/srv", "/var/lib/xen/images"]  # where the toolstack may choose images: folders, single files and devices
 //!
+//! [control]                 # the socket of blkctl
+//! enabled = true
+//! socket = "/run/blkback/control.sock"  # absent: in run-dir
+//! group = "disk"            # who else may connect, to look; absent: nobody but root and the daemon's user
+//! admins = ["oper"]         # users who may also change things
+//!
 //! [disk]                    # how images are opened
 //! direct-io = false
 //! sector-size = 512
@@ -73,6 +79,8 @@ pub struct Config {
     pub offer: Offer,
     /// What is left to somebody who has taken the daemon over.
     pub sandbox: SandboxConfig,
+    /// The socket of `blkctl`.
+    pub control: ControlConfig,
     /// How images are opened, unless [`disks`](Self::disks) says otherwise.
     pub disk: DiskConfig,
     /// Settings of single disks by `domain/disk`, either of which may be `*`. The most exact name counts.
@@ -147,6 +155,26 @@ pub struct SandboxConfig {
     /// disks are allowed without being named here. Absent: by world, `/srv` and `/var/lib/xen/images` on Xen, everywhere in the
     /// simulator.
     pub images: Option<Vec<PathBuf>>,
+}
+
+/// The socket of `blkctl`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct ControlConfig {
+    /// Off: there is none.
+    pub enabled: bool,
+    /// Its path; absent: `control.sock` in the run directory.
+    pub socket: Option<PathBuf>,
+    /// The group that may connect; absent: root and the daemon's user only.
+    pub group: Option<String>,
+    /// Users besides those two who may change things, and not only look.
+    pub admins: Vec<String>,
+}
+
+impl Default for ControlConfig {
+    fn default() -> Self {
+        Self { enabled: true, socket: None, group: None, admins: Vec::new() }
+    }
 }
 
 impl Default for SandboxConfig {
@@ -307,6 +335,12 @@ impl Config {
         let named = named.unwrap_or_else(|| world.iter().map(PathBuf::from).collect());
         let given = self.disks.values().chain([&self.disk]).filter_map(|disk| disk.image.as_deref());
         Folders::new(named.into_iter().chain(given.map(|image| disk::path_of(image).into())))
+    }
+
+    /// The path of the control socket, if there is to be one.
+    pub fn control_socket(&self) -> Option<PathBuf> {
+        let in_run_dir = || self.daemon.run_dir.as_ref().map(|dir| dir.join("control.sock"));
+        self.control.socket.clone().or_else(in_run_dir).filter(|_| self.control.enabled)
     }
 
     /// Longest polling after work.

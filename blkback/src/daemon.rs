@@ -7,15 +7,14 @@ use std::{
     sync::Arc,
 };
 
-use tokio::{
-    sync::mpsc::{UnboundedReceiver, unbounded_channel},
-    time::Instant,
-};
+use tokio::{sync::mpsc::unbounded_channel, time::Instant};
 use xen_platform::BackWorld;
 
 use crate::{
     config::Config,
-    control::{self, ControlError, End, device::Context, images::Images, store::Store, workers::Workers},
+    control::{
+        self, ControlError, End, Operator, device::Context, images::Images, store::Store, workers::Workers,
+    },
     data::{inflight::InFlight, queue::MappingOf},
     sandbox::outside::{Outside, Unconfined},
     storage::{Engine, Storage},
@@ -61,18 +60,17 @@ pub async fn run<W: BackWorld>(
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), DaemonError> {
-    let (_, never) = unbounded_channel();
     let shutdown = async {
         shutdown.await;
         End::Stop
     };
     let store = Store::connect(store).await.map_err(DaemonError::Store)?;
     let outside = Arc::new(Unconfined);
-    run_with(world, store, outside, config, Engine::new, never, shutdown).await.map(|_| ())
+    run_with(world, store, outside, config, Engine::new, Operator::absent(), shutdown).await.map(|_| ())
 }
 
 /// [`run`] with a XenStore that is connected, what the sandbox leaves of the `outside`, another storage, made once on each worker thread,
-/// a signal to measure all images again, and a choice of ends. Returns which it was; after a hand-over nothing is left of the daemon
+/// an `operator`, and a choice of ends. Returns which it was; after a hand-over nothing is left of the daemon
 /// but its logs.
 pub async fn run_with<W, S, F>(
     world: W,
@@ -80,7 +78,7 @@ pub async fn run_with<W, S, F>(
     outside: Arc<dyn Outside>,
     config: Config,
     storage: F,
-    measure: UnboundedReceiver<()>,
+    operator: Operator,
     shutdown: impl Future<Output = End>,
 ) -> Result<End, DaemonError>
 where
@@ -106,5 +104,5 @@ where
         logs,
         start: Instant::now(),
     });
-    Ok(control::run(context, ends, measure, shutdown).await?)
+    Ok(control::run(context, ends, operator, shutdown).await?)
 }

@@ -20,6 +20,7 @@
 
 pub mod config;
 pub mod control;
+pub mod ctl;
 pub mod daemon;
 pub mod data;
 pub mod log;

@@ -1,12 +1,13 @@
 //! The daemon: divides into keeper and daemon, joins a world, goes into the sandbox, and runs [`blkback::daemon`] there until it is
 //! told to stop.
 
-use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{io::Write as _, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use blkback::{
     config::{Config, Strategy},
-    control::{End, store::Store},
+    control::{End, Operator, store::Store},
+    ctl::desk::{Ask, Desk},
     daemon::{self, DaemonError},
     run_dir::RunDir,
     sandbox::{
@@ -17,10 +18,10 @@ use blkback::{
     },
     storage::Engine,
 };
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc::{UnboundedSender, unbounded_channel},
+    sync::mpsc::{Receiver, UnboundedSender, channel, unbounded_channel},
 };
 use xen_platform::{BackWorld, DomId, linux, sim};
 
@@ -36,6 +37,14 @@ fn main() -> ExitCode {
         Some(cli::Command::Upgrade { run_dir, patience }) => {
             upgrade::ask(run_dir, Duration::from_secs(*patience)).map(|()| ExitCode::SUCCESS)
         }
+        Some(cli::Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut cli::Arguments::command(), "blkback", &mut script);
+            std::io::stdout().write_all(&script).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
+        Some(cli::Command::Man { folder }) => clap_mangen::generate_to(cli::Arguments::command(), folder)
+            .map(|()| ExitCode::SUCCESS)
+            .with_context(|| format!("{}", folder.display())),
         None => run(&arguments),
     };
     done.unwrap_or_else(|error| {
@@ -145,6 +154,7 @@ fn serve(world: impl BackWorld, store: Option<&Path>, config: Config, contained:
         let shutdown = asked_to_end()?;
         Charge::hear_signals()?;
         let store = Store::connect(store).await.map_err(DaemonError::Store)?;
+        let operator = Operator { measure: measures, asks: open_desk(&config)? };
         let Contained { sandbox, charge } = contained;
         let filters = sandbox.map(|sandbox| sandbox.enter(&charge)).transpose();
         let filters = Arc::new(filters.context("cannot enter the sandbox")?);
@@ -165,9 +175,19 @@ fn serve(world: impl BackWorld, store: Option<&Path>, config: Config, contained:
             }
         };
         let outside = Arc::new(charge.line);
-        daemon::run_with(world, store, outside, config, storage, measures, shutdown).await?;
+        daemon::run_with(world, store, outside, config, storage, operator, shutdown).await?;
         Ok(())
     })
+}
+
+/// Makes the control socket, and what is asked there.
+fn open_desk(config: &Config) -> Result<Receiver<Ask>> {
+    let (send, asks) = channel(1);
+    if let Some(socket) = config.control_socket() {
+        let desk = Desk::open(&socket, &config.control).with_context(|| format!("{}", socket.display()))?;
+        tokio::spawn(desk.serve(send));
+    }
+    Ok(asks)
 }
 
 fn seal(filters: &Option<Filters>) -> std::io::Result<()> {

@@ -57,3 +57,20 @@ pub struct QueueStats {
     /// Pages kept mapped between requests.
     pub persistent_pages: Counter,
 }
+
+impl QueueStats {
+    /// All counters, by name.
+    pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let all = [
+            ("requests", &self.requests),
+            ("batches", &self.batches),
+            ("notifications", &self.notifications),
+            ("events", &self.events),
+            ("bytes-read", &self.bytes_read),
+            ("bytes-written", &self.bytes_written),
+            ("failures", &self.failures),
+            ("persistent-pages", &self.persistent_pages),
+        ];
+        all.into_iter().map(|(name, counter)| (name, counter.get()))
+    }
+}

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::Strategy,
     data::{
-        handle::Report,
+        handle::{Medium, Order, Report},
         queue::{QueueKey, QueueSpec, StartError},
         resume::LogSpec,
     },
@@ -71,11 +71,28 @@ impl Terms {
 pub struct Connection {
     /// What the frontend had written when it was connected.
     pub frontend: FrontendRecord,
+    /// What was agreed on.
+    pub terms: Terms,
     route: Route,
     workers: Arc<Workers>,
     queues: Vec<Held>,
     starting: usize,
+    /// Queues that are being quiesced.
+    unquiet: usize,
+    /// They were told to be.
+    quiet: bool,
     failure: Option<StartFailure>,
+}
+
+/// What a report means to the device.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// It happened, and the connection goes on.
+    Event(Event),
+    /// It happened, and the connection is over.
+    Over(Event),
+    /// Nothing is under way on any queue, and nothing is admitted.
+    Quiet,
 }
 
 struct Held {
@@ -86,14 +103,17 @@ struct Held {
 
 impl Connection {
     /// Orders all queues to be served; the outcome comes through `sink`.
-    pub fn start(workers: &Arc<Workers>, terms: &Terms, frontend: FrontendRecord, sink: Sink) -> Self {
+    pub fn start(workers: &Arc<Workers>, terms: Terms, frontend: FrontendRecord, sink: Sink) -> Self {
         let records = frontend.queues.clone();
         let mut connection = Self {
             frontend,
+            terms: terms.clone(),
             route: workers.route(sink),
             workers: Arc::clone(workers),
             queues: Vec::new(),
             starting: 0,
+            unquiet: 0,
+            quiet: false,
             failure: None,
         };
         for (queue, record) in (0..).zip(records) {
@@ -127,15 +147,46 @@ impl Connection {
 
     /// Orders all queues to come to an end.
     pub fn drain(&self) {
+        self.order_all(|held| Order::Drain(held.key));
+    }
+
+    /// Has nothing more admitted, and what was admitted finished. Answered by [`News::Quiet`].
+    pub fn quiesce(&mut self) {
+        (self.unquiet, self.quiet) = (self.queues.len(), true);
+        self.order_all(|held| Order::Quiesce(held.key));
+    }
+
+    /// Has requests admitted again, of another image if there is one.
+    pub fn resume(&mut self, image: Option<&Arc<Image>>) {
+        self.quiet = false;
+        if let Some(image) = image {
+            self.terms.image = Arc::clone(image);
+        }
+        let records = &self.frontend.queues;
+        self.order_all(|held| {
+            let queue = held.key.queue;
+            let record = usize::try_from(queue).ok().and_then(|queue| records.get(queue));
+            let log = record.and_then(|record| self.terms.log(queue, record));
+            let medium = image.map(|image| Medium { image: Arc::clone(image), log });
+            Order::Resume { key: held.key, medium }
+        });
+    }
+
+    /// True when nothing is under way, and nothing is admitted.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet && self.unquiet == 0
+    }
+
+    fn order_all(&self, order: impl Fn(&Held) -> Order) {
         for held in &self.queues {
-            if !self.workers.drain(held.thread, held.key) {
-                warn!(key = ?held.key, "no worker to drain the queue");
+            if !self.workers.order(held.thread, order(held)) {
+                warn!(key = ?held.key, "no worker for the queue");
             }
         }
     }
 
-    /// Takes a report in. The event, if that was the last of what was waited for, and whether the connection is over.
-    pub fn take(&mut self, report: Report) -> (Option<Event>, bool) {
+    /// Takes a report in, and says what comes of it, if that was the last of what was waited for.
+    pub fn take(&mut self, report: Report) -> Option<News> {
         match report {
             Report::Started(key, outcome) if self.has(key) => {
                 self.starting -= 1;
@@ -144,12 +195,12 @@ impl Connection {
                     self.fail(key, &error);
                 }
                 match (self.starting, &self.failure) {
-                    (0, None) => (Some(Event::Started(Ok(()))), false),
+                    (0, None) => Some(News::Event(Event::Started(Ok(())))),
                     (0, Some(_)) => {
                         self.drain();
                         self.ended()
                     }
-                    _ => (None, false),
+                    _ => None,
                 }
             }
             Report::Drained(key) if self.has(key) => {
@@ -157,9 +208,13 @@ impl Connection {
                 self.ended()
             }
             Report::Broken(key, text) if self.has(key) => {
-                (Some(Event::Broken(format!("queue {}: {text}", key.queue))), false)
+                Some(News::Event(Event::Broken(format!("queue {}: {text}", key.queue))))
             }
-            _ => (None, false),
+            Report::Quiet(key) if self.has(key) && self.unquiet > 0 => {
+                self.unquiet -= 1;
+                (self.unquiet == 0).then_some(News::Quiet)
+            }
+            _ => None,
         }
     }
 
@@ -168,12 +223,12 @@ impl Connection {
         self.queues.iter().map(|held| &held.stats)
     }
 
-    fn ended(&mut self) -> (Option<Event>, bool) {
+    fn ended(&mut self) -> Option<News> {
         if !self.queues.is_empty() || self.starting > 0 {
-            return (None, false);
+            return None;
         }
         let event = self.failure.take().map_or(Event::Drained, |failure| Event::Started(Err(failure)));
-        (Some(event), true)
+        Some(News::Over(event))
     }
 
     fn has(&self, key: QueueKey) -> bool {

@@ -14,10 +14,12 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 use xen_platform::DomId;
 
+mod answer;
 mod look;
+mod medium;
 
 use super::{
-    connection::{Connection, Terms},
+    connection::{Connection, News, Terms},
     disk::{self, Choice},
     images::Images,
     inbox::{DeviceHandle, Inbox, Message, inbox},
@@ -28,9 +30,14 @@ use super::{
 };
 use crate::{
     config::{Config, Strategy},
+    ctl::{
+        desk::Ask,
+        protocol::{Answer, Failure},
+    },
     sandbox::outside::Outside,
     storage::Image,
 };
+use medium::Change;
 
 /// What all devices share.
 pub struct Context {
@@ -69,6 +76,9 @@ pub struct Device {
     /// The frontend's `protocol` when we offered: what we offer must not change with what it writes afterwards.
     protocol: Option<Abi>,
     connection: Option<Connection>,
+    change: Change,
+    /// Answers to be given when what they tell of has been written.
+    answers: Vec<(Ask, Result<Answer, Failure>)>,
     /// When to look again: each time counts, whatever comes before it.
     wakes: BTreeSet<Duration>,
     /// The text in our error nodes.
@@ -98,6 +108,8 @@ impl Device {
             offered: BackendFeatures::ORIGINAL,
             protocol: None,
             connection: None,
+            change: Change::default(),
+            answers: Vec::new(),
             wakes: BTreeSet::new(),
             blamed: None,
         };
@@ -111,8 +123,12 @@ impl Device {
                 Some(message) => self.event(message).await,
                 None => Some(Event::Tick),
             };
-            let Some(event) = event else { continue };
-            if !self.step(event).await {
+            let goes_on = match event {
+                Some(event) => self.step(event).await,
+                None => true,
+            };
+            self.answers.drain(..).for_each(|(ask, answer)| ask.answer(answer));
+            if !goes_on {
                 return;
             }
         }
@@ -177,11 +193,45 @@ impl Device {
             },
             Message::Measure => self.measure(),
             Message::Report(report) => {
-                let (event, over) = self.connection.as_mut()?.take(report);
-                if over {
-                    self.connection = None;
+                match self.connection.as_mut()?.take(report)? {
+                    News::Quiet => {
+                        self.became_quiet();
+                        None
+                    }
+                    News::Event(event) => {
+                        if event == Event::Started(Ok(())) {
+                            self.quiesce_again();
+                        }
+                        Some(event)
+                    }
+                    News::Over(event) => {
+                        self.connection = None;
+                        // Whatever waited for that.
+                        self.became_quiet();
+                        Some(event)
+                    }
                 }
-                event
+            }
+            Message::Exchanged(outcome) => {
+                self.exchanged(outcome);
+                None
+            }
+            Message::Medium(None) => {
+                if let Err(error) = self.absolve().await {
+                    error!(device = %self.id, %error, "XenStore");
+                }
+                Some(Event::Resized)
+            }
+            Message::Medium(Some(text)) => {
+                if let Err(error) = self.blame(&text).await {
+                    error!(device = %self.id, %error, "XenStore");
+                }
+                Some(Event::Resized)
+            }
+            Message::Resized(outcome, ask) => self.resized(outcome, ask),
+            Message::Ask(ask) => {
+                self.answer(ask).await;
+                None
             }
             Message::Opened(Ok(image)) => {
                 self.image = Some(image);
@@ -233,8 +283,10 @@ impl Device {
                 self.publisher.offer(&self.offered, disk.as_ref()).await?
             }
             Action::AnnounceSize => match self.image.as_ref().map(|image| image.sectors()) {
-                // No guest takes a disk of nothing; its requests fail without being told.
-                Some(sectors) if sectors > 0 => self.publisher.size(sectors, self.vbd.state()).await?,
+                // No guest takes a disk of nothing, unless it knows of media; its requests fail without being told.
+                Some(sectors) if sectors > 0 || self.record.as_ref().is_some_and(disk::is_removable) => {
+                    self.publisher.size(sectors, self.vbd.state()).await?
+                }
                 _ => true,
             },
             Action::SetState(state) => {
@@ -330,7 +382,7 @@ impl Device {
         );
         let handle = self.handle.clone();
         let sink = Box::new(move |report| handle.send(Message::Report(report)));
-        self.connection = Some(Connection::start(&self.context.workers, &terms, frontend, sink));
+        self.connection = Some(Connection::start(&self.context.workers, terms, frontend, sink));
         Ok(None)
     }
 

@@ -1,8 +1,11 @@
 //! Which image a device gets: what the toolstack names, unless the configuration says otherwise.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
-use blkif_proto::keys::ToolstackBackend;
+use blkif_proto::keys::{DeviceType, Target, ToolstackBackend};
 
 use crate::{
     config::{Config, DiskConfig},
@@ -34,6 +37,22 @@ pub enum Source {
     Rbd(String),
     /// Nowhere: a null disk of so many bytes.
     Null(u64),
+    /// There is no medium in the drive.
+    Empty,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Path(path) => path.display().fmt(f),
+            Source::Format(Format::Qcow2, path) => write!(f, "qcow2:{}", path.display()),
+            Source::Format(Format::Vmdk, path) => write!(f, "vmdk:{}", path.display()),
+            Source::Nbd(uri) => f.write_str(uri),
+            Source::Rbd(image) => write!(f, "rbd:{image}"),
+            Source::Null(bytes) => write!(f, "null:{bytes}"),
+            Source::Empty => f.write_str("nothing"),
+        }
+    }
 }
 
 /// A format of image files. Which it is has to be said: a guest can write what it likes to the beginning of a raw image.
@@ -59,6 +78,11 @@ pub enum ChoiceError {
     Size(String),
 }
 
+/// True for a drive whose medium can be changed.
+pub fn is_removable(record: &ToolstackBackend) -> bool {
+    record.removable || record.device_type == DeviceType::Cdrom
+}
+
 /// Chooses the image of the device numbered `device`.
 pub fn choose(record: &ToolstackBackend, device: &str, config: &Config) -> Result<Choice, ChoiceError> {
     let settings = config.disk(record.frontend_id, device, record.dev.as_deref());
@@ -67,10 +91,15 @@ pub fn choose(record: &ToolstackBackend, device: &str, config: &Config) -> Resul
         // What the script found out counts more than what it was told.
         (None, Some(path)) => source(path)?,
         (None, None) => {
-            let target = record.target().ok_or(ChoiceError::Nothing)?;
-            match target.format {
-                None | Some("aio" | "raw") => source(target.path)?,
-                Some(format) => source(&format!("{format}:{}", target.path))?,
+            let target = record.target();
+            let named = match target {
+                None => Err(ChoiceError::Nothing),
+                Some(Target { format: None | Some("aio" | "raw"), path }) => source(path),
+                Some(Target { format: Some(format), path }) => source(&format!("{format}:{path}")),
+            };
+            match named {
+                Err(ChoiceError::Nothing) if is_removable(record) => Source::Empty,
+                named => named?,
             }
         }
     };
@@ -94,6 +123,7 @@ impl Choice {
         match &self.source {
             Source::Path(path) => Image::open_by(outside, path, &self.options),
             Source::Null(bytes) => Image::null(*bytes, &self.options),
+            Source::Empty => Ok(Image::empty(&self.options)),
             // The drivers take their places here.
             Source::Format(_, path) => Err(unserved(path)),
             Source::Nbd(text) | Source::Rbd(text) => Err(unserved(Path::new(text))),
@@ -115,7 +145,8 @@ pub(crate) fn path_of(text: &str) -> &str {
     text.strip_prefix("raw:").or_else(|| text.strip_prefix("aio:")).unwrap_or(text)
 }
 
-fn source(text: &str) -> Result<Source, ChoiceError> {
+/// What a toolstack's or configuration's text names.
+pub fn source(text: &str) -> Result<Source, ChoiceError> {
     if let Some(size) = text.strip_prefix("null:") {
         return bytes(size).map(Source::Null).ok_or_else(|| ChoiceError::Size(size.to_owned()));
     }
@@ -144,7 +175,7 @@ fn source(text: &str) -> Result<Source, ChoiceError> {
 }
 
 /// Bytes of a size such as `1G`, at most half of what 64 bits hold.
-fn bytes(text: &str) -> Option<u64> {
+pub fn bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text.get(digits.len()..)?.to_ascii_uppercase().as_str() {
         "" => 0,

@@ -73,7 +73,7 @@ impl Images {
                     };
                 }
                 Err(error @ ImageError::Locked { file, .. }) => {
-                    let holder = self.holder(file);
+                    let holder = self.holder(file, disk);
                     if let Some(holder) = holder {
                         return Err(format!("{error} by {holder}"));
                     }
@@ -103,10 +103,11 @@ impl Images {
     }
 
     /// Who has the file's lock. None: somebody who is about to let it go, or is not in sight.
-    fn holder(&self, file: FileId) -> Option<String> {
+    fn holder(&self, file: FileId, asker: &DeviceId) -> Option<String> {
         let open = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Served { disk, .. }) = open.iter().find(|served| served.is(file)) {
-            return Some(named(disk));
+            // What it had before is about to go.
+            return (disk != asker).then(|| named(disk));
         }
         let process = file.locker().filter(|process| *process != std::process::id())?;
         let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();

@@ -1,17 +1,20 @@
 //! News for a device's task, bounded however much happens: changes are merged into one, workers report a few times for each
 //! queue.
 
-use std::sync::{
-    Arc,
-    atomic::{
-        AtomicBool,
-        Ordering::{AcqRel, Acquire, Release},
+use std::{
+    io,
+    sync::{
+        Arc, OnceLock,
+        atomic::{
+            AtomicBool,
+            Ordering::{AcqRel, Acquire, Release},
+        },
     },
 };
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::{data::handle::Report, storage::Image};
+use crate::{ctl::desk::Ask, data::handle::Report, storage::Image};
 
 /// News for a device's task.
 pub enum Message {
@@ -23,6 +26,14 @@ pub enum Message {
     Report(Report),
     /// The image is open, or why not.
     Opened(Result<Arc<Image>, String>),
+    /// The other medium is open, or why not.
+    Exchanged(Result<Arc<Image>, String>),
+    /// Another medium is served, or none and why.
+    Medium(Option<String>),
+    /// The image was to have another size.
+    Resized(io::Result<()>, Ask),
+    /// An administrator asks.
+    Ask(Ask),
     /// The daemon ends.
     Shutdown,
 }
@@ -39,13 +50,18 @@ pub struct DeviceHandle {
     inbox: UnboundedSender<Message>,
     /// A look is on its way: no second one is sent.
     looking: Arc<AtomicBool>,
+    /// The disk's name in the guest, once that is known.
+    name: Arc<OnceLock<String>>,
 }
 
 /// An inbox and the handle on it.
 pub fn inbox() -> (Inbox, DeviceHandle) {
     let (send, messages) = unbounded_channel();
     let looking = Arc::new(AtomicBool::new(false));
-    (Inbox { messages, looking: Arc::clone(&looking) }, DeviceHandle { inbox: send, looking })
+    (
+        Inbox { messages, looking: Arc::clone(&looking) },
+        DeviceHandle { inbox: send, looking, name: Arc::default() },
+    )
 }
 
 impl Inbox {
@@ -70,6 +86,16 @@ impl DeviceHandle {
     /// True when a change was noted that the task has not looked at.
     pub fn is_stale(&self) -> bool {
         self.looking.load(Acquire)
+    }
+
+    /// The disk's name in the guest, as far as it is known.
+    pub fn name(&self) -> Option<&str> {
+        self.name.get().map(String::as_str)
+    }
+
+    /// Makes the disk's name known. It does not change.
+    pub fn set_name(&self, name: &str) {
+        self.name.get_or_init(|| name.to_owned());
     }
 
     /// Leaves a message. A task that has ended has no use for it.

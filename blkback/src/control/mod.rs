@@ -13,12 +13,13 @@
 use std::{collections::HashMap, fs, future::Future, io, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc::UnboundedReceiver,
+    sync::mpsc::{Receiver, UnboundedReceiver, channel, unbounded_channel},
     task::{JoinError, JoinSet},
     time::{interval, timeout},
 };
 use tracing::{error, info, warn};
 
+mod asked;
 pub mod connection;
 pub mod device;
 pub mod disk;
@@ -36,7 +37,7 @@ use inbox::{DeviceHandle, Message};
 use store::DeviceId;
 use watch::Changes;
 
-use crate::sandbox::outside::Progress;
+use crate::{ctl::desk::Ask, sandbox::outside::Progress};
 
 /// Why the control plane ends before it is told to.
 #[derive(Debug, thiserror::Error)]
@@ -61,24 +62,39 @@ pub enum End {
 /// How long requests may keep a hand-over waiting.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(5);
 
+/// Where the operator's wishes come from.
+#[derive(Debug)]
+pub struct Operator {
+    /// All images are to be measured again.
+    pub measure: UnboundedReceiver<()>,
+    /// What is asked on the control socket.
+    pub asks: Receiver<Ask>,
+}
+
+impl Operator {
+    /// One without wishes.
+    pub fn absent() -> Self {
+        Self { measure: unbounded_channel().1, asks: channel(1).1 }
+    }
+}
+
 struct Control {
     context: Arc<Context>,
     devices: HashMap<DeviceId, DeviceHandle>,
     tasks: JoinSet<DeviceId>,
 }
 
-/// Serves every device there is or comes, until `shutdown`; then lets all guests close. `measure` yields whenever all images
-/// are to be measured again, `ends` when a worker has ended.
+/// Serves every device there is or comes, until `shutdown`; then lets all guests close. `ends` yields when a worker has ended.
 pub async fn run(
     context: Arc<Context>,
     mut ends: UnboundedReceiver<Result<(), String>>,
-    measure: UnboundedReceiver<()>,
+    operator: Operator,
     shutdown: impl Future<Output = End>,
 ) -> Result<End, ControlError> {
     let mut control =
         Control { context: Arc::clone(&context), devices: HashMap::new(), tasks: JoinSet::new() };
     let end = tokio::select! {
-        served = control.serve(measure) => {
+        served = control.serve(operator) => {
             served?;
             End::Stop
         }
@@ -97,7 +113,7 @@ pub async fn run(
 
 impl Control {
     /// Serves devices for ever. Errors: XenStore refuses to watch for them.
-    async fn serve(&mut self, mut measure: UnboundedReceiver<()>) -> Result<(), ControlError> {
+    async fn serve(&mut self, mut operator: Operator) -> Result<(), ControlError> {
         let context = Arc::clone(&self.context);
         let changes = Changes::default();
         let mut watches = Vec::new();
@@ -128,7 +144,8 @@ impl Control {
                 }
                 Some(joined) = self.tasks.join_next() => self.ended(joined),
                 _ = resize_check.tick() => self.tell_all(|| Message::Measure),
-                Some(()) = measure.recv() => self.tell_all(|| Message::Measure),
+                Some(()) = operator.measure.recv() => self.tell_all(|| Message::Measure),
+                Some(ask) = operator.asks.recv() => asked::pass_on(ask, self.devices.iter()),
             }
         }
     }

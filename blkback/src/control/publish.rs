@@ -112,6 +112,11 @@ impl Publisher {
         self.write(&[(keys::SECTORS, &sectors.to_string()), (keys::STATE, state.as_str())]).await
     }
 
+    /// Names another medium, as a toolstack does.
+    pub async fn medium(&self, image: &str) -> io::Result<bool> {
+        self.write(&[(keys::PARAMS, image)]).await
+    }
+
     /// Writes what went wrong. `unscripted`: no hotplug script will say it, so the toolstack hears it from us.
     pub async fn blame(&self, text: &str, unscripted: bool) -> io::Result<bool> {
         let mut nodes = vec![(keys::ERROR, text)];

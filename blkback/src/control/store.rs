@@ -271,6 +271,11 @@ impl DeviceId {
         format!("{}-{}-{}-", self.kind, self.domain, self.device)
     }
 
+    /// For people: the guest's number and the disk's.
+    pub fn short(&self) -> String {
+        format!("{}/{}", self.domain, self.device)
+    }
+
     /// The device's directory.
     pub fn dir(&self, base: &str) -> String {
         format!("{base}/{self}")

@@ -17,7 +17,7 @@ use crate::{
     data::{
         handle::{Order, Report, WorkerHandle},
         inflight::InFlight,
-        queue::{MappingOf, QueueKey, QueueSpec},
+        queue::{MappingOf, QueueSpec},
     },
     stats::WorkerStats,
     storage::Storage,
@@ -95,9 +95,9 @@ impl Workers {
         ordered.then_some(thread)
     }
 
-    /// Lets a queue come to an end.
-    pub fn drain(&self, thread: usize, key: QueueKey) -> bool {
-        self.threads.get(thread).is_some_and(|thread| thread.order(Order::Drain(key)))
+    /// Gives a thread an order. False when it is gone.
+    pub fn order(&self, thread: usize, order: Order) -> bool {
+        self.threads.get(thread).is_some_and(|thread| thread.order(order))
     }
 
     /// Lets every thread finish what it has under way, and take nothing new for ever. Done when all have.
@@ -119,7 +119,9 @@ impl Workers {
 
 fn deliver(routes: &Routes, ends: &UnboundedSender<Result<(), String>>, report: Report) {
     let connection = match &report {
-        Report::Started(key, _) | Report::Drained(key) | Report::Broken(key, _) => key.connection,
+        Report::Started(key, _) | Report::Drained(key) | Report::Quiet(key) | Report::Broken(key, _) => {
+            key.connection
+        }
         Report::Ended(end) => {
             // Nobody listens when the daemon ends itself.
             _ = ends.send(end.clone());

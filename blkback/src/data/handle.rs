@@ -16,9 +16,13 @@ use xen_platform::BackWorld;
 use super::{
     inflight::InFlight,
     queue::{MappingOf, QueueKey, QueueSpec, StartError},
+    resume::LogSpec,
     worker::Worker,
 };
-use crate::{stats::WorkerStats, storage::Storage};
+use crate::{
+    stats::WorkerStats,
+    storage::{Image, Storage},
+};
 
 /// What the control plane orders.
 #[derive(Debug)]
@@ -28,10 +32,29 @@ pub enum Order {
     /// Admit nothing more, finish what was admitted, let all pages and the event channel go. Answered by
     /// [`Report::Drained`], also if the queue is unknown.
     Drain(QueueKey),
+    /// Admit nothing more from this queue until [`Order::Resume`], and finish what was admitted. Answered by [`Report::Quiet`], also
+    /// if the queue is unknown.
+    Quiesce(QueueKey),
+    /// Admit requests again.
+    Resume {
+        /// From which queue.
+        key: QueueKey,
+        /// Of another medium from now on; only where the queue is quiet.
+        medium: Option<Medium>,
+    },
     /// Admit nothing more from any queue, finish what was admitted, and then say so; the rings stay.
     Pause(UnboundedSender<()>),
     /// Come to an end; queues that were not drained are dropped.
     Stop,
+}
+
+/// What a queue serves in place of what it served.
+#[derive(Debug)]
+pub struct Medium {
+    /// The disk.
+    pub image: Arc<Image>,
+    /// Where what is under way is noted from now on.
+    pub log: Option<LogSpec>,
 }
 
 /// What a worker reports.
@@ -41,6 +64,8 @@ pub enum Report {
     Started(QueueKey, Result<(), StartError>),
     /// The queue is gone, and with it everything the guest had granted for it.
     Drained(QueueKey),
+    /// Nothing of the queue is under way, and nothing is admitted.
+    Quiet(QueueKey),
     /// The guest broke the ring's rules: nothing more is admitted. The queue waits for [`Order::Drain`].
     Broken(QueueKey, String),
     /// The thread ends, on an error that no queue of it survives, or because it was told to.

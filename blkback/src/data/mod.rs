@@ -20,6 +20,7 @@ pub mod inflight;
 mod map;
 mod poll;
 pub mod queue;
+mod quiet;
 mod reap;
 mod respond;
 pub mod resume;

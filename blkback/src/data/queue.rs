@@ -150,6 +150,17 @@ pub(super) enum Phase {
     Broken,
 }
 
+/// Whether a queue that could admit requests is kept from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Quiet {
+    /// It is not.
+    No,
+    /// It is, and what was admitted is being finished.
+    Awaited,
+    /// It is, and the control plane knows that nothing is under way.
+    Told,
+}
+
 /// Requests that must have the queue to themselves.
 pub(super) enum Barrier<M> {
     /// None is there.
@@ -169,6 +180,7 @@ pub(super) struct Queue<W: BackWorld> {
     pub(super) disk: DiskId,
     pub(super) reach: Reach,
     pub(super) phase: Phase,
+    pub(super) quiet: Quiet,
     pub(super) barrier: Barrier<MappingOf<W>>,
     /// Requests admitted and not answered.
     pub(super) in_flight: u32,
@@ -221,6 +233,7 @@ impl<W: BackWorld> Queue<W> {
             disk,
             reach,
             phase: Phase::Open,
+            quiet: Quiet::No,
             barrier: Barrier::Open,
             in_flight: 0,
             active: false,
@@ -239,6 +252,7 @@ impl<W: BackWorld> Queue<W> {
     /// True when nothing keeps the next request from being admitted, if there is one.
     pub(super) fn is_open(&self) -> bool {
         self.phase == Phase::Open
+            && self.quiet == Quiet::No
             && matches!(self.barrier, Barrier::Open)
             && self.in_flight < self.limits.max_requests
     }

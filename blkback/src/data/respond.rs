@@ -91,6 +91,8 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             self.remove(index);
         } else if queue.is_open() {
             self.activate(index);
+        } else {
+            self.tell_quiet(index);
         }
     }
 }

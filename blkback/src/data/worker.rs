@@ -66,7 +66,7 @@ pub struct Worker<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> {
     ports: HashMap<Port, usize>,
     poll: Poll,
     mailbox: Mailbox,
-    report: Reporter,
+    pub(super) report: Reporter,
     stats: Arc<WorkerStats>,
     stopped: bool,
     trimmed: bool,
@@ -282,6 +282,15 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
                     }
                 }
             },
+            Order::Quiesce(key) => match self.find(key) {
+                None => (self.report)(Report::Quiet(key)),
+                Some((index, _)) => self.quiesce(index),
+            },
+            Order::Resume { key, medium } => {
+                if let Some((index, _)) = self.find(key) {
+                    self.resume_queue(index, medium);
+                }
+            }
             Order::Pause(listener) => {
                 self.paused = true;
                 self.pauses = Some(listener);

@@ -81,6 +81,9 @@ const ANY: &[c_long] = &[
     libc::SYS_sendmsg,
     libc::SYS_sendto,
     libc::SYS_shutdown,
+    // Administrators and metrics, on sockets that were made before.
+    libc::SYS_accept4,
+    libc::SYS_getsockopt,
 ];
 
 /// What later architectures have under another name only.

@@ -233,6 +233,20 @@ impl Image {
         Ok(Self { name, target: Target::Null, sectors, geometry, identity: Identity::Nothing, _lock: None })
     }
 
+    /// A drive without a medium: no sectors.
+    pub fn empty(options: &ImageOptions) -> Self {
+        let geometry = Geometry {
+            sector_size: options.sector_size,
+            physical_sector_size: options.sector_size,
+            read_only: options.read_only,
+            discard: None,
+            direct_io: false,
+            flush: true,
+        };
+        let (name, sectors) = (PathBuf::new(), AtomicU64::new(0));
+        Self { name, target: Target::Null, sectors, geometry, identity: Identity::Nothing, _lock: None }
+    }
+
     /// A disk that `driver` serves, known to people as `name`. `claim` says what it is, where nothing else keeps others from it; else it is
     /// the `file` that is locked, and stays so for as long as the driver has it.
     pub fn driven(
@@ -261,6 +275,27 @@ impl Image {
         };
         let sectors = whole_sectors(bytes, self.geometry.sector_size);
         Ok(self.sectors.swap(sectors, Relaxed) != sectors)
+    }
+
+    /// Makes the image larger or smaller, to so many bytes: a whole number of sectors, and at least one. May block. Errors:
+    /// `InvalidInput`, it is not; `Unsupported`, what the image is made of has another way to be resized; the system's.
+    pub fn resize(&self, bytes: u64) -> io::Result<()> {
+        let refused = |kind, text: &str| Err(io::Error::new(kind, text));
+        if bytes == 0 || !bytes.is_multiple_of(self.geometry.sector_size.into()) {
+            return refused(io::ErrorKind::InvalidInput, "that is no whole number of sectors");
+        }
+        if self.geometry.read_only {
+            return refused(io::ErrorKind::PermissionDenied, "it is read-only");
+        }
+        match &self.target {
+            Target::File(file) => file.set_len(bytes),
+            Target::Block(_) => refused(
+                io::ErrorKind::Unsupported,
+                "the device it is has tools of its own; the guest is told of what they do",
+            ),
+            Target::Driven(driver) => driver.resize(bytes),
+            Target::Null => refused(io::ErrorKind::Unsupported, "there is nothing to resize"),
+        }
     }
 
     /// Size in 512-byte sectors, a multiple of the logical sector size.

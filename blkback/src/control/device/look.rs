@@ -60,7 +60,11 @@ impl Device {
         };
         let online = record.online;
         let renewed = frontend == State::Initialised && self.is_renewed(&record, &path).await?;
+        if let Some(name) = &record.dev {
+            self.handle.set_name(name);
+        }
         self.record = Some(record);
+        self.compare_medium();
         // A rewritten `params` means a new size, or a new medium of which at least the size is new.
         self.handle.send(Message::Measure);
         Ok(Some(Seen { own: Some(own), online, frontend, script, renewed }))

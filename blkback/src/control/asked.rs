@@ -1,0 +1,61 @@
+//! Questions of administrators, on their way to the devices that can answer them.
+
+use tokio::sync::oneshot;
+
+use super::{
+    inbox::{DeviceHandle, Message},
+    store::DeviceId,
+};
+use crate::ctl::{
+    desk::Ask,
+    protocol::{Answer, Command, DiskName, Failure, FailureKind},
+};
+
+/// Passes a question on: to the one device it is about, or to all of them.
+pub(super) fn pass_on<'a>(ask: Ask, devices: impl Iterator<Item = (&'a DeviceId, &'a DeviceHandle)> + Clone) {
+    match ask.command.disk() {
+        Some(name) => {
+            // Of several kinds with the same number only one can be the guest's.
+            match devices.clone().find(|(id, handle)| is_named(id, handle, name)) {
+                Some((_, handle)) => handle.send(Message::Ask(ask)),
+                None => {
+                    let text = format!("there is no disk {name}");
+                    ask.answer(Err(Failure::new(FailureKind::NoSuchDisk, text)));
+                }
+            }
+        }
+        None => {
+            let parts = devices.map(|(_, handle)| part(&ask.command, handle)).collect();
+            tokio::spawn(gather(ask, parts));
+        }
+    }
+}
+
+fn is_named(id: &DeviceId, handle: &DeviceHandle, name: &DiskName) -> bool {
+    id.domain == name.domain.to_string()
+        && (id.device == name.disk || handle.name().is_some_and(|own| own == name.disk))
+}
+
+type Part = oneshot::Receiver<Result<Answer, Failure>>;
+
+fn part(command: &Command, handle: &DeviceHandle) -> Part {
+    let (reply, answer) = oneshot::channel();
+    handle.send(Message::Ask(Ask { command: command.clone(), reply }));
+    answer
+}
+
+/// Makes one answer of all devices' answers. One that ends meanwhile has none.
+async fn gather(ask: Ask, parts: Vec<Part>) {
+    let (mut disks, mut stats) = (Vec::new(), Vec::new());
+    for part in parts {
+        match part.await {
+            Ok(Ok(Answer::Disks(some))) => disks.extend(some),
+            Ok(Ok(Answer::Stats(some))) => stats.extend(some),
+            _ => {}
+        }
+    }
+    disks.sort_by_key(|disk| (disk.domain, disk.device));
+    stats.sort_by_key(|disk| (disk.domain, disk.device));
+    let answer = if ask.command == Command::List { Answer::Disks(disks) } else { Answer::Stats(stats) };
+    ask.answer(Ok(answer));
+}
