@@ -37,6 +37,9 @@ pub(crate) struct Arguments {
     /// Note nothing for a next daemon: guests lose their disks if this one is killed
     #[arg(long)]
     no_recovery: bool,
+    /// Record what guests and this daemon do, in a new file in this folder, for `xensim replay`
+    #[arg(long, value_name = "FOLDER")]
+    record: Option<PathBuf>,
     /// The user to become when root starts it [default: blkback, if there is such a user]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
@@ -102,6 +105,7 @@ impl Arguments {
         daemon.strategy = self.strategy.or(daemon.strategy);
         daemon.poll_us = self.poll_us.or(daemon.poll_us);
         daemon.recovery &= !self.no_recovery;
+        daemon.record = self.record.clone().or(daemon.record.take());
         let sandbox = &mut config.sandbox;
         sandbox.enabled &= !self.no_sandbox;
         sandbox.user = self.user.clone().or(sandbox.user.take());

@@ -12,6 +12,7 @@
 //! resize-check-s = 5        # how often images are measured again; 0: never
 //! shutdown-s = 10           # how long guests have to close at the end
 //! driver-domain = false     # nobody else runs scripts and removes closed disks here; absent: in any domain but 0
+//! record = "/var/tmp/rec"   # record what guests and this daemon do, in a new file there; absent: nothing is recorded
 //!
 //! [offer]                   # what guests may use; 0, 1 or false: not offered
 //! ring-pages = 16
@@ -114,6 +115,8 @@ pub struct DaemonConfig {
     /// hotplug script, says itself that a disk is connected, and removes the nodes of one that is closed for good. Absent: in
     /// every domain but 0.
     pub driver_domain: Option<bool>,
+    /// A folder: what guests and this daemon do is recorded there, in a new file for each start.
+    pub record: Option<PathBuf>,
 }
 
 /// What guests may use.
@@ -271,6 +274,7 @@ impl Default for DaemonConfig {
             resize_check_s: 5,
             shutdown_s: 10,
             driver_domain: None,
+            record: None,
         }
     }
 }

@@ -34,6 +34,14 @@ pub enum DaemonError {
         /// Why it cannot be used.
         cause: io::Error,
     },
+    /// Nothing can be recorded.
+    #[error("cannot record in {}: {cause}", path.display())]
+    Record {
+        /// Where it was to be.
+        path: PathBuf,
+        /// Why not.
+        cause: io::Error,
+    },
     /// No threads can be started.
     #[error("cannot start workers: {0}")]
     Workers(io::Error),
@@ -64,9 +72,19 @@ pub async fn run<W: BackWorld>(
         shutdown.await;
         End::Stop
     };
-    let store = Store::connect(store).await.map_err(DaemonError::Store)?;
+    let store = connect(store, &config).await?;
     let outside = Arc::new(Unconfined);
     run_with(world, store, outside, config, Engine::new, Operator::absent(), shutdown).await.map(|_| ())
+}
+
+/// XenStore behind `store` or the system's, with the recording that is configured. Outside of a sandbox.
+pub async fn connect(store: Option<&Path>, config: &Config) -> Result<Store, DaemonError> {
+    let mut store = Store::connect(store).await.map_err(DaemonError::Store)?;
+    if let Some(folder) = &config.daemon.record {
+        let failed = |cause| DaemonError::Record { path: folder.clone(), cause };
+        store.start_recording(folder).map_err(failed)?;
+    }
+    Ok(store)
 }
 
 /// [`run`] with a XenStore that is connected, what the sandbox leaves of the `outside`, another storage, made once on each worker thread,

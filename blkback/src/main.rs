@@ -6,9 +6,9 @@ use std::{io::Write as _, path::Path, process::ExitCode, sync::Arc, time::Durati
 use anyhow::{Context as _, Result};
 use blkback::{
     config::{Config, Strategy},
-    control::{End, Operator, store::Store},
+    control::{End, Operator},
     ctl::desk::{Ask, Desk},
-    daemon::{self, DaemonError},
+    daemon,
     run_dir::RunDir,
     sandbox::{
         REFUSAL, Sandbox,
@@ -153,7 +153,7 @@ fn serve(world: impl BackWorld, store: Option<&Path>, config: Config, contained:
         forward_hangups(measure)?;
         let shutdown = asked_to_end()?;
         Charge::hear_signals()?;
-        let store = Store::connect(store).await.map_err(DaemonError::Store)?;
+        let store = daemon::connect(store, &config).await?;
         let operator = Operator { measure: measures, asks: open_desk(&config)? };
         let Contained { sandbox, charge } = contained;
         let filters = sandbox.map(|sandbox| sandbox.enter(&charge)).transpose();

@@ -2,10 +2,12 @@
 
 use std::{fmt::Write as _, path::PathBuf, sync::Arc};
 
+use blkif_observe::recording::Recorder;
 use blkif_proto::{
     Agreement, GrantRef, Limits,
     keys::{FrontendRecord, QueueRecord},
 };
+use ringbuf::Tap;
 use tracing::warn;
 use xen_platform::{DomId, Port};
 
@@ -44,11 +46,20 @@ pub struct Terms {
     pub used: bool,
     /// Where what is under way is noted.
     pub logs: Option<PathBuf>,
+    /// Where what guests do is recorded.
+    pub recorder: Option<Arc<Recorder>>,
     /// The disk.
     pub image: Arc<Image>,
 }
 
 impl Terms {
+    /// Who is told what passes the ring of a queue.
+    fn tap(&self, queue: u32) -> Option<Arc<dyn Tap>> {
+        let DeviceId { domain, device, .. } = &self.device;
+        let tape = self.recorder.as_ref()?.tape(&format!("{domain}/{device}"), queue);
+        Some(Arc::new(tape))
+    }
+
     /// The log of a queue. Its identity holds everything by which one connection differs from another, and all that must be known
     /// to read the ring's entries.
     fn log(&self, queue: u32, record: &QueueRecord) -> Option<LogSpec> {
@@ -132,7 +143,7 @@ impl Connection {
                 log: terms.log(queue, &record),
                 image: Arc::clone(&terms.image),
                 stats: Arc::clone(&stats),
-                tap: None,
+                tap: terms.tap(queue),
             };
             match workers.serve(spec) {
                 Some(thread) => {

@@ -366,6 +366,7 @@ impl Device {
             strategy: self.strategy_for(image, record),
             cache_pages: self.context.config.offer.persistent_pages,
             used,
+            recorder: self.context.store.recorder().cloned(),
             image: Arc::clone(image),
         };
         info!(

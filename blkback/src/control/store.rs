@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use blkif_observe::recording::{End, Recorder};
 use blkif_proto::{RecordError, keys};
 use futures_core::Stream as _;
 use tokio::{
@@ -48,6 +49,7 @@ const MESSAGE_MAX: usize = 4080;
 pub struct Store {
     xs: XsTokio,
     life: Arc<Life>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 /// When the server was last heard.
@@ -97,7 +99,19 @@ impl Store {
     pub async fn connect(path: Option<&Path>) -> io::Result<Self> {
         let xs = socket::connect(path).await?;
         let life = Life { start: Instant::now(), heard: AtomicU64::new(0), silent: AtomicBool::new(false) };
-        Ok(Self { xs, life: Arc::new(life) })
+        Ok(Self { xs, life: Arc::new(life), recorder: None })
+    }
+
+    /// Begins to record what guests and this daemon do, in a new file in `folder`.
+    pub fn start_recording(&mut self, folder: &Path) -> io::Result<()> {
+        let program = concat!("blkback ", env!("CARGO_PKG_VERSION"));
+        self.recorder = Some(Recorder::create(folder, End::Backend, program)?);
+        Ok(())
+    }
+
+    /// The recording, if there is one.
+    pub fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.recorder.as_ref()
     }
 
     /// True when the server has said nothing for long. Calls wait until it does.
@@ -116,12 +130,14 @@ impl Store {
 
     /// A node's value; `None` when there is no such node. A value that is no text reads as one that nothing accepts.
     pub async fn read(&self, path: &str) -> io::Result<Option<String>> {
-        match self.limited(self.xs.read(path)).await {
-            Ok(value) => Ok(Some(value.into())),
-            Err(error) if is_missing(&error) => Ok(None),
-            Err(error) if error.kind() == ErrorKind::InvalidData => Ok(Some('\u{FFFD}'.into())),
-            Err(error) => Err(error),
-        }
+        let value = match self.limited(self.xs.read(path)).await {
+            Ok(value) => Some(value.into()),
+            Err(error) if is_missing(&error) => None,
+            Err(error) if error.kind() == ErrorKind::InvalidData => Some('\u{FFFD}'.into()),
+            Err(error) => return Err(error),
+        };
+        self.note(path, value.as_deref());
+        Ok(value)
     }
 
     /// The names of a node's children; none when there is no such node.
@@ -140,11 +156,14 @@ impl Store {
         if path.len() + 1 + value.len() > MESSAGE_MAX {
             return Err(io::Error::new(ErrorKind::InvalidInput, format!("{path}: value too long")));
         }
+        // Before the guest can see it and act.
+        self.note(path, Some(value));
         self.limited(self.xs.write(path, value)).await
     }
 
     /// Removes a node and all below it; a missing one is fine.
     pub async fn remove(&self, path: &str) -> io::Result<()> {
+        self.note(path, None);
         match self.limited(self.xs.rm(path)).await {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -219,6 +238,12 @@ impl Store {
             }
             warn!(path = name, "XenStore ended a watch");
         })))
+    }
+
+    fn note(&self, path: &str, value: Option<&str>) {
+        if let Some(recorder) = &self.recorder {
+            recorder.node(path, value);
+        }
     }
 
     /// Waits for a call, however long.

@@ -92,6 +92,9 @@ pub(crate) struct Connection {
     /// How long to look for answers before sleeping until an event; 0 sleeps at once
     #[arg(long, global = true, default_value_t = 300, value_name = "MICROSECONDS")]
     pub(crate) poll_us: u64,
+    /// Record what the backend and this end do, in a new file in this folder, for `xensim replay`
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(crate) record: Option<PathBuf>,
     /// How long each step of connecting and closing may take
     #[arg(long, global = true, default_value_t = 30, value_name = "SECONDS")]
     pub(crate) timeout: u64,

@@ -9,7 +9,7 @@ use blkfront::{
 use tracing::{debug, info, warn};
 use xen_platform::{FrontWorld, Store as _, StoreError};
 
-use crate::{cli::Connection, exit::Usage, signal::Stop};
+use crate::{cli::Connection, exit::Usage, record::Recorded, signal::Stop};
 
 /// A world in which this process can wait on descriptors and give queues to threads.
 pub(crate) trait World: FrontWorld<Events: AsFd, Clock: Send> {}
@@ -34,12 +34,13 @@ pub(crate) fn with_disk<W: World, T>(
     connection: &Connection,
     queues: u32,
     stop: Stop,
-    command: impl FnOnce(&mut Disk<W>) -> anyhow::Result<T>,
+    command: impl FnOnce(&mut Disk<Recorded<W>>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let path = match &connection.device {
         Some(device) => device.path(connection.domain),
         None => only_disk(&world, connection.domain)?,
     };
+    let world = Recorded::new(world, &path, connection.record.as_deref())?;
     let config = connection.config(queues);
     let mut disk =
         open(world, &path, config, stop, connection.poll()).with_context(|| format!("connecting {path}"))?;

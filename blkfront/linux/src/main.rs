@@ -5,7 +5,8 @@
 //!                                             range and copy: push, pull ─▶ pipe ─▶ blkfront::Queue
 //! ```
 //!
-//! Every command gets a connected [`connect::Disk`] and leaves closing it to [`connect::with_disk`]. Limit: one disk per
+//! Every command gets a connected [`connect::Disk`] and leaves closing it to [`connect::with_disk`]; what passes on the way to the
+//! backend can be [recorded](record). Limit: one disk per
 //! process.
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,7 @@ mod pipe;
 mod pull;
 mod push;
 mod range;
+mod record;
 mod say;
 mod signal;
 mod size;

@@ -1,5 +1,7 @@
 //! What a user may force upon the pair, in the words of the two programs.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 
 /// Settings that are handed to `blkfront` and `blkback`; what is not given is left to them.
@@ -27,6 +29,9 @@ pub struct Tuning {
     /// Note nothing in the backend that a next one could go on from
     #[arg(long)]
     pub no_recovery: bool,
+    /// Record what each of them sees of the other, in new files in this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub record: Option<PathBuf>,
 }
 
 impl Tuning {
@@ -42,6 +47,7 @@ impl Tuning {
         put("queues", self.queues.map(|n| n.to_string()));
         put("segments", self.segments.clone());
         put("abi", self.abi.clone());
+        put("record", self.record.as_deref().map(absolute));
         if self.no_persistent {
             arguments.push("--no-persistent".into());
         }
@@ -51,6 +57,11 @@ impl Tuning {
     /// Arguments for `blkback`.
     pub fn backend(&self) -> Vec<String> {
         let strategy = self.strategy.iter().flat_map(|strategy| ["--strategy".to_owned(), strategy.clone()]);
-        strategy.chain(self.no_recovery.then(|| "--no-recovery".to_owned())).collect()
+        let record = self.record.iter().flat_map(|folder| ["--record".to_owned(), absolute(folder)]);
+        strategy.chain(self.no_recovery.then(|| "--no-recovery".to_owned())).chain(record).collect()
     }
+}
+
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.into()).display().to_string()
 }
