@@ -55,7 +55,7 @@ use std::{
 use blkif_proto::{SegmentMode, keys};
 use serde::Deserialize;
 
-use crate::{control::disk, sandbox::folders::Folders};
+use crate::{control::disk, sandbox::folders::Folders, storage::rbd::Ceph};
 
 /// How data moves between the disk and the guest's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -82,6 +82,8 @@ pub struct Config {
     pub sandbox: SandboxConfig,
     /// The socket of `blkctl`.
     pub control: ControlConfig,
+    /// How images of Ceph are reached; absent: they are not served.
+    pub ceph: Option<Ceph>,
     /// How images are opened, unless [`disks`](Self::disks) says otherwise.
     pub disk: DiskConfig,
     /// Settings of single disks by `domain/disk`, either of which may be `*`. The most exact name counts.
@@ -394,6 +396,14 @@ impl Config {
         }
         if let Some(path) = self.sandbox.images.iter().flatten().find(|path| !is_plain(path)) {
             return bad("sandbox.images", format!("{} is not absolute, or has .. in it", path.display()));
+        }
+        if let Some(ceph) = &self.ceph {
+            if !(1..=300).contains(&ceph.timeout_s) {
+                return bad("ceph.timeout-s", format!("{} is not from 1 to 300", ceph.timeout_s));
+            }
+            if let Some(path) = ceph.folders.iter().chain([&ceph.conf]).find(|path| !is_plain(path)) {
+                return bad("ceph", format!("{} is not absolute, or has .. in it", path.display()));
+            }
         }
         let disks = self.disks.iter().map(|(name, disk)| (format!("disks.{name:?}"), disk));
         for (table, disk) in disks.chain([("disk".to_owned(), &self.disk)]) {

@@ -17,7 +17,7 @@ use crate::{
     },
     data::{inflight::InFlight, queue::MappingOf},
     sandbox::outside::{Outside, Unconfined},
-    storage::{Engine, Storage},
+    storage::{Engine, Storage, rbd::Clusters},
 };
 
 /// Why the daemon ends before it is told to, or does not start.
@@ -112,12 +112,13 @@ where
         let failed = |cause| DaemonError::Logs { path: logs.clone(), cause };
         std::fs::create_dir_all(logs).map_err(failed)?;
     }
+    let clusters = Clusters { ceph: config.ceph.clone(), records: logs.clone() };
     let context = Arc::new(Context {
         store,
         base: format!("/local/domain/{}/backend", config.daemon.domain.unwrap_or(0)),
         config,
         workers: Arc::new(workers),
-        images: Images::new(Arc::clone(&outside)),
+        images: Images::new(Arc::clone(&outside), clusters),
         outside,
         logs,
         start: Instant::now(),

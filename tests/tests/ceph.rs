@@ -1,16 +1,30 @@
 //! Ceph RBD: a real cluster, the pair before it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
+
+use blkback::storage::{
+    Engine, Image, ImageError, ImageOptions, contract,
+    rbd::{Ceph, Clusters, Name},
+};
 use tests::ceph::{Auth, Cluster};
 
+fn open(cluster: &Cluster, text: &str, options: &ImageOptions) -> Result<Image, ImageError> {
+    let folders = vec![cluster.dir().to_owned()];
+    let ceph = Ceph { conf: cluster.conf(), folders, timeout_s: 5, ..Ceph::default() };
+    Clusters { ceph: Some(ceph), records: None }.open(&Name::parse(text).unwrap(), options)
+}
+
 #[test]
-fn a_cluster_starts() {
-    let begin = std::time::Instant::now();
-    let mut cluster = Cluster::start(Auth::Cephx).unwrap();
-    eprintln!("{:?}", begin.elapsed());
-    cluster.rbd(&["create", "--size", "64", "rbd/img"]).unwrap();
-    cluster.stop_osd(nix::sys::signal::Signal::SIGKILL).unwrap();
-    cluster.start_osd().unwrap();
-    eprintln!("{:?}", begin.elapsed());
-    eprintln!("{}", cluster.rbd(&["info", "rbd/img"]).unwrap());
+fn images_and_snapshots_pass_the_suite_of_all_storages() {
+    let cluster = Cluster::start(Auth::None).unwrap();
+    cluster.rbd(&["create", "--size", "16", "rbd/img"]).unwrap();
+    let image = Arc::new(open(&cluster, "rbd/img", &ImageOptions::default()).unwrap());
+    eprintln!("{image:?}");
+    contract::check(&mut Engine::new().unwrap(), &image, true).unwrap();
+    drop(image);
+    blkback::storage::rbd::wait_until_closed(std::time::Duration::from_secs(20));
+    cluster.rbd(&["snap", "create", "rbd/img@before"]).unwrap();
+    let image = Arc::new(open(&cluster, "rbd/img@before", &ImageOptions::default()).unwrap());
+    contract::check(&mut Engine::new().unwrap(), &image, true).unwrap();
 }

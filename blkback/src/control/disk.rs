@@ -10,7 +10,7 @@ use blkif_proto::keys::{DeviceType, Target, ToolstackBackend};
 use crate::{
     config::{Config, DiskConfig},
     sandbox::outside::Outside,
-    storage::{Image, ImageError, ImageOptions},
+    storage::{Image, ImageError, ImageOptions, rbd},
 };
 
 /// What is to be opened, and how.
@@ -33,8 +33,8 @@ pub enum Source {
     Format(Format, PathBuf),
     /// An export of an NBD server, by its URI.
     Nbd(String),
-    /// An image of a Ceph cluster: `POOL[/NAMESPACE]/IMAGE[@SNAPSHOT][:OPTION=VALUE...]`.
-    Rbd(String),
+    /// An image of a Ceph cluster.
+    Rbd(Box<rbd::Name>),
     /// Nowhere: a null disk of so many bytes.
     Null(u64),
     /// There is no medium in the drive.
@@ -48,7 +48,7 @@ impl fmt::Display for Source {
             Source::Format(Format::Qcow2, path) => write!(f, "qcow2:{}", path.display()),
             Source::Format(Format::Vmdk, path) => write!(f, "vmdk:{}", path.display()),
             Source::Nbd(uri) => f.write_str(uri),
-            Source::Rbd(image) => write!(f, "rbd:{image}"),
+            Source::Rbd(image) => image.fmt(f),
             Source::Null(bytes) => write!(f, "null:{bytes}"),
             Source::Empty => f.write_str("nothing"),
         }
@@ -73,6 +73,9 @@ pub enum ChoiceError {
     /// The format is not served.
     #[error("params: images of format {0} are not served, only raw, qcow2, vmdk, nbd and rbd")]
     Format(String),
+    /// It is no image of a Ceph cluster.
+    #[error("params: {0}")]
+    Rbd(#[from] rbd::NameError),
     /// A null disk's size cannot be read.
     #[error("params: {0:?} is no size: digits, and K, M, G or T")]
     Size(String),
@@ -118,15 +121,16 @@ pub fn choose(record: &ToolstackBackend, device: &str, config: &Config) -> Resul
 }
 
 impl Choice {
-    /// Opens it with the help of the `outside`. May block.
-    pub fn open(&self, outside: &dyn Outside) -> Result<Image, ImageError> {
+    /// Opens it with the help of the `outside`, or in one of the `clusters`. May block.
+    pub fn open(&self, outside: &dyn Outside, clusters: &rbd::Clusters) -> Result<Image, ImageError> {
         match &self.source {
             Source::Path(path) => Image::open_by(outside, path, &self.options),
             Source::Null(bytes) => Image::null(*bytes, &self.options),
             Source::Empty => Ok(Image::empty(&self.options)),
             // The drivers take their places here.
             Source::Format(_, path) => Err(unserved(path)),
-            Source::Nbd(text) | Source::Rbd(text) => Err(unserved(Path::new(text))),
+            Source::Nbd(text) => Err(unserved(Path::new(text))),
+            Source::Rbd(name) => clusters.open(name, &self.options),
         }
     }
 }
@@ -157,7 +161,7 @@ pub fn source(text: &str) -> Result<Source, ChoiceError> {
         }
     }
     if let Some(rest) = named("rbd:") {
-        return Ok(Source::Rbd(rest.to_owned()));
+        return Ok(Source::Rbd(Box::new(rbd::Name::parse(rest)?)));
     }
     if NBD_SCHEMES.iter().any(|scheme| text.starts_with(scheme)) {
         return Ok(Source::Nbd(text.to_owned()));
@@ -228,7 +232,7 @@ mod tests {
             assert_eq!(chosen("nbd://h:1/x"), Source::Nbd("nbd://h:1/x".into()));
             assert_eq!(chosen("nbd+unix:///x?socket=/s"), Source::Nbd("nbd+unix:///x?socket=/s".into()));
             assert_eq!(chosen("nbd:nbds://h"), Source::Nbd("nbds://h".into()));
-            assert_eq!(chosen("rbd:pool/a@s:id=me"), Source::Rbd("pool/a@s:id=me".into()));
+            assert!(matches!(chosen("rbd:pool/a@s:id=me"), Source::Rbd(name) if name.image == "a"));
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 use super::{disk::Choice, store::DeviceId};
 use crate::{
     sandbox::outside::{Outside, Unconfined},
-    storage::{Claim, FileId, Image, ImageError},
+    storage::{Claim, FileId, Image, ImageError, rbd},
 };
 
 /// How long a lock is waited for that nobody seems to have: a killed daemon's requests may be on their way to the disk.
@@ -23,12 +23,13 @@ const RETRY_EVERY: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub struct Images {
     outside: Arc<dyn Outside>,
+    clusters: Arc<rbd::Clusters>,
     served: Arc<Mutex<Vec<Served>>>,
 }
 
 impl Default for Images {
     fn default() -> Self {
-        Self::new(Arc::new(Unconfined))
+        Self::new(Arc::new(Unconfined), rbd::Clusters::default())
     }
 }
 
@@ -53,9 +54,9 @@ fn named(disk: &DeviceId) -> String {
 }
 
 impl Images {
-    /// None yet; they will be opened by the `outside`.
-    pub fn new(outside: Arc<dyn Outside>) -> Self {
-        Self { outside, served: Arc::default() }
+    /// None yet; they will be opened by the `outside`, or in the `clusters`.
+    pub fn new(outside: Arc<dyn Outside>, clusters: rbd::Clusters) -> Self {
+        Self { outside, clusters: Arc::new(clusters), served: Arc::default() }
     }
 
     /// Opens what was chosen for a disk. May block, the longer if its guest is `connected` since before this daemon began. Errors:
@@ -64,7 +65,7 @@ impl Images {
         let begin = Instant::now();
         let patience = if connected { PATIENCE_CONNECTED } else { PATIENCE };
         loop {
-            match choice.open(&*self.outside) {
+            match choice.open(&*self.outside, &self.clusters) {
                 Ok(image) => {
                     let image = Arc::new(image);
                     return match self.note(disk, &image) {

@@ -26,11 +26,11 @@ mod fault;
 mod gather;
 mod geometry;
 mod image;
-#[cfg_attr(not(test), expect(dead_code, reason = "the drivers that load libraries are on their way"))]
 mod library;
 mod lock;
 mod memory;
 mod null;
+pub mod rbd;
 mod stream;
 mod uring;
 mod wake;
