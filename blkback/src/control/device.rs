@@ -216,18 +216,7 @@ impl Device {
                 self.exchanged(outcome);
                 None
             }
-            Message::Medium(None) => {
-                if let Err(error) = self.absolve().await {
-                    error!(device = %self.id, %error, "XenStore");
-                }
-                Some(Event::Resized)
-            }
-            Message::Medium(Some(text)) => {
-                if let Err(error) = self.blame(&text).await {
-                    error!(device = %self.id, %error, "XenStore");
-                }
-                Some(Event::Resized)
-            }
+            Message::Medium(outcome) => self.tell_changed(outcome).await,
             Message::Resized(outcome, ask) => self.resized(outcome, ask),
             Message::Ask(ask) => {
                 self.answer(ask).await;

@@ -89,22 +89,17 @@ pub fn is_removable(record: &ToolstackBackend) -> bool {
 /// Chooses the image of the device numbered `device`.
 pub fn choose(record: &ToolstackBackend, device: &str, config: &Config) -> Result<Choice, ChoiceError> {
     let settings = config.disk(record.frontend_id, device, record.dev.as_deref());
-    let source = match (&settings.image, &record.physical_device_path) {
-        (Some(image), _) => source(image)?,
+    let named = match (&settings.image, &record.physical_device_path, record.target()) {
+        (Some(image), ..) => source(image),
         // What the script found out counts more than what it was told.
-        (None, Some(path)) => source(path)?,
-        (None, None) => {
-            let target = record.target();
-            let named = match target {
-                None => Err(ChoiceError::Nothing),
-                Some(Target { format: None | Some("aio" | "raw"), path }) => source(path),
-                Some(Target { format: Some(format), path }) => source(&format!("{format}:{path}")),
-            };
-            match named {
-                Err(ChoiceError::Nothing) if is_removable(record) => Source::Empty,
-                named => named?,
-            }
-        }
+        (None, Some(path), _) => source(path),
+        (None, None, Some(Target { format: None | Some("aio" | "raw"), path })) => source(path),
+        (None, None, Some(Target { format: Some(format), path })) => source(&format!("{format}:{path}")),
+        (None, None, None) => Err(ChoiceError::Nothing),
+    };
+    let source = match named {
+        Err(ChoiceError::Nothing) if is_removable(record) => Source::Empty,
+        named => named?,
     };
     let options = ImageOptions {
         read_only: settings.read_only.unwrap_or(false) || !record.writable,

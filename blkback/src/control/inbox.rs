@@ -29,7 +29,7 @@ pub enum Message {
     /// The other medium is open, or why not.
     Exchanged(Result<Arc<Image>, String>),
     /// Another medium is served, or none and why.
-    Medium(Option<String>),
+    Medium(Result<(), String>),
     /// The image was to have another size.
     Resized(io::Result<()>, Ask),
     /// An administrator asks.

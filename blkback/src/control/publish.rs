@@ -112,9 +112,10 @@ impl Publisher {
         self.write(&[(keys::SECTORS, &sectors.to_string()), (keys::STATE, state.as_str())]).await
     }
 
-    /// Names another medium, as a toolstack does.
-    pub async fn medium(&self, image: &str) -> io::Result<bool> {
-        self.write(&[(keys::PARAMS, image)]).await
+    /// Names another medium, as a toolstack does, and in place of a hotplug script that named the one before.
+    pub async fn medium(&self, image: &str, scripted: bool) -> io::Result<bool> {
+        let nodes = [(keys::PARAMS, image), (keys::PHYSICAL_DEVICE_PATH, image)];
+        self.write(&nodes[..1 + usize::from(scripted)]).await
     }
 
     /// Writes what went wrong. `unscripted`: no hotplug script will say it, so the toolstack hears it from us.

@@ -166,7 +166,8 @@ impl BackendFeatures {
 /// What the disk is. Published before state 4, and when the disk has grown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackendDisk {
-    /// Capacity in 512-byte units, whatever `sector_size` is; a multiple of it, more than 0, less than 2^63 bytes.
+    /// Capacity in 512-byte units, whatever `sector_size` is; a multiple of it, less than 2^63 bytes. 0 is a removable disk's that
+    /// has no medium.
     pub sectors: u64,
     /// Logical sector in bytes, a power of two from 512 to 4096.
     pub sector_size: u32,
@@ -189,8 +190,10 @@ impl BackendDisk {
             return Err(unexpected(SECTOR_SIZE, &sector_size.to_string(), "a power of two"));
         }
         let sectors = required(SECTORS, keys.number(SECTORS)?)?;
-        if !(1..=LARGEST).contains(&sectors) {
-            return Err(out_of_range(SECTORS, sectors, 1, LARGEST));
+        let info = DiskInfo::from_bits_retain(required(INFO, keys.number32(INFO)?)?);
+        let least = u64::from(!info.intersects(DiskInfo::CDROM | DiskInfo::REMOVABLE));
+        if !(least..=LARGEST).contains(&sectors) {
+            return Err(out_of_range(SECTORS, sectors, least, LARGEST));
         }
         if !sectors.is_multiple_of(u64::from(sector_size / SIZES.0)) {
             return Err(unexpected(
@@ -204,7 +207,6 @@ impl BackendDisk {
             let value = physical_sector_size.to_string();
             return Err(unexpected(PHYSICAL_SECTOR_SIZE, &value, "a multiple of sector-size"));
         }
-        let info = DiskInfo::from_bits_retain(required(INFO, keys.number32(INFO)?)?);
         Ok(Self { sectors, sector_size, physical_sector_size, info })
     }
 

@@ -9,11 +9,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// Where the two programs are. The default is nowhere: for worlds whose ends all run in threads.
+/// Where the programs are. The default is nowhere: for worlds whose ends all run in threads.
 #[derive(Clone, Debug, Default)]
 pub struct Binaries {
     /// The backend daemon.
     pub blkback: PathBuf,
+    /// What steers it.
+    pub blkctl: PathBuf,
     /// The frontend's tool.
     pub blkfront: PathBuf,
 }
@@ -22,7 +24,7 @@ pub struct Binaries {
 const FOLDER: &str = "BLKIF_BINARIES";
 
 impl Binaries {
-    /// Builds both with the profile, and into the folder, that this very program was built with; once per process, quickly when
+    /// Builds them with the profile, and into the folder, that this very program was built with; once per process, quickly when
     /// they are up to date, and not at all where `BLKIF_BINARIES` names a folder. Errors: they do not build, or this program
     /// does not lie in a cargo target folder.
     pub fn build() -> Result<Self> {
@@ -38,8 +40,9 @@ impl Binaries {
     }
 
     fn find(folder: &Path) -> Result<Self> {
-        let found = Self { blkback: folder.join("blkback"), blkfront: folder.join("blkfront") };
-        for program in [&found.blkback, &found.blkfront] {
+        let [blkback, blkctl, blkfront] = ["blkback", "blkctl", "blkfront"].map(|name| folder.join(name));
+        let found = Self { blkback, blkctl, blkfront };
+        for program in [&found.blkback, &found.blkctl, &found.blkfront] {
             ensure!(program.exists(), "{FOLDER}: no {}", program.display());
         }
         Ok(found)
@@ -56,16 +59,17 @@ impl Binaries {
         };
         // Without -p, as the user built us: another choice of packages would choose other features and build everything again.
         let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["build", "--quiet", "--bin", "blkback", "--bin", "blkfront", "--profile", profile])
+            .args(["build", "--quiet", "--bin", "blkback", "--bin", "blkctl", "--bin", "blkfront"])
+            .args(["--profile", profile])
             .arg("--manifest-path")
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"))
             .arg("--target-dir")
             .arg(target)
             .stdin(Stdio::null())
             .status()
-            .context("cannot run cargo to build blkback and blkfront")?;
+            .context("cannot run cargo to build blkback, blkctl and blkfront")?;
         if !status.success() {
-            bail!("blkback and blkfront do not build ({status})");
+            bail!("blkback, blkctl and blkfront do not build ({status})");
         }
         Self::find(folder)
     }

@@ -199,6 +199,13 @@ impl World {
         taken.with_context(|| format!("blkback does not take the disk{}", self.backend_words()))
     }
 
+    /// What steers the daemon, to be given a subcommand.
+    pub fn blkctl(&self) -> Command {
+        let mut command = Command::new(&self.binaries.blkctl);
+        command.arg("--run-dir").arg(self.run_dir()).stdin(Stdio::null());
+        command
+    }
+
     /// The frontend's tool for one disk, to be given a subcommand.
     pub fn blkfront(&self, vbd: &Vbd) -> Command {
         let mut command = Command::new(&self.binaries.blkfront);

@@ -10,7 +10,7 @@
 use std::{io, sync::Arc};
 
 use tokio::task::spawn_blocking;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Device;
 use crate::{
@@ -85,7 +85,8 @@ impl Device {
             Ok(true) => return ask.answer(Ok(Answer::Done(self.id.short()))),
             Ok(false) => self.change.changes.push(ask),
         }
-        match self.publisher.medium(image).await {
+        let scripted = self.record.as_ref().is_some_and(|record| record.physical_device_path.is_some());
+        match self.publisher.medium(image, scripted).await {
             Err(error) => self.changed(Err(format!("XenStore: {error}"))),
             // What failed is named again: nothing tells of that.
             Ok(_) if self.change.failed => {
@@ -105,8 +106,8 @@ impl Device {
         if !disk::is_removable(record) {
             return refused(FailureKind::Unsupported, "it is not removable (a CD, or removable=1)");
         }
-        if choice.settings.image.is_some() || record.physical_device_path.is_some() {
-            return refused(FailureKind::Unsupported, "configuration or hotplug script name its medium");
+        if choice.settings.image.is_some() {
+            return refused(FailureKind::Unsupported, "the configuration names its medium");
         }
         if !self.change.changes.is_empty() || self.image.is_none() {
             return refused(FailureKind::NotNow, "its medium is being changed, or closed");
@@ -187,16 +188,27 @@ impl Device {
         }
     }
 
-    /// Who asked for a change is told how it went, and the queues go on.
+    /// The queues go on; guest and toolstack are to be told.
     fn changed(&mut self, outcome: Result<(), String>) {
         self.change.failed = outcome.is_err();
-        let failed = |text: &String| Failure::new(FailureKind::Failed, text.clone());
-        let answer = outcome.as_ref().map(|()| Answer::Done(self.id.short())).map_err(failed);
-        for ask in self.change.changes.drain(..) {
-            ask.answer(answer.clone());
-        }
-        self.handle.send(Message::Medium(outcome.err()));
+        self.handle.send(Message::Medium(outcome));
         self.go_on();
+    }
+
+    /// Tells of a change: whoever asked for it when the guest has been told.
+    pub(super) async fn tell_changed(&mut self, outcome: Result<(), String>) -> Option<Event> {
+        let told = match &outcome {
+            Ok(()) => self.absolve().await,
+            Err(text) => self.blame(text).await,
+        };
+        if let Err(error) = told {
+            error!(device = %self.id, %error, "XenStore");
+        }
+        let answer = outcome
+            .map(|()| Answer::Done(self.id.short()))
+            .map_err(|text| Failure::new(FailureKind::Failed, text));
+        self.answers.extend(self.change.changes.drain(..).map(|ask| (ask, answer.clone())));
+        Some(Event::Resized)
     }
 
     /// Has requests admitted again, unless they are to wait.

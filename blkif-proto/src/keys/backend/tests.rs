@@ -71,11 +71,11 @@ fn the_dialect_follows_from_what_the_backend_writes() {
 #[test]
 fn disks_are_checked_by_the_frontend() {
     let disk = |sectors: &str, size: &str| {
-        BackendDisk::parse(Dir::of(&[("sectors", sectors), ("sector-size", size), ("info", "6")]).get())
+        BackendDisk::parse(Dir::of(&[("sectors", sectors), ("sector-size", size), ("info", "4")]).get())
     };
     let good = disk("2048", "512").unwrap();
     assert_eq!((good.sectors, good.sector_size, good.physical_sector_size), (2048, 512, 512));
-    assert_eq!(good.info, DiskInfo::READ_ONLY | DiskInfo::REMOVABLE);
+    assert_eq!(good.info, DiskInfo::READ_ONLY);
     assert_eq!(BackendDisk::parse(Dir::emitted(|put| good.emit(put)).get()), Ok(good));
 
     for (sectors, size, key) in [
@@ -93,6 +93,10 @@ fn disks_are_checked_by_the_frontend() {
         assert_eq!(disk(sectors, size).unwrap_err().key(), key, "{sectors} of {size}");
     }
     assert!(disk("18014398509481983", "512").is_ok());
+    for removable in ["1", "2"] {
+        let empty = Dir::of(&[("sectors", "0"), ("sector-size", "512"), ("info", removable)]);
+        assert_eq!(BackendDisk::parse(empty.get()).unwrap().sectors, 0);
+    }
     let odd =
         Dir::of(&[("sectors", "8"), ("sector-size", "512"), ("info", "0"), ("physical-sector-size", "700")]);
     assert_eq!(BackendDisk::parse(odd.get()).unwrap_err().key(), "physical-sector-size");

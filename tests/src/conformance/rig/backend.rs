@@ -16,7 +16,6 @@ mod work;
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::OnceLock,
     thread,
     time::{Duration, Instant},
@@ -71,7 +70,7 @@ impl Backend<sim::World> {
     /// A fresh world with a guest, and a disk whose backend has not said anything yet.
     pub fn start(processes: Processes, abi: Abi) -> Result<Self> {
         let binaries = match processes {
-            Processes::One => Binaries { blkback: PathBuf::new(), blkfront: PathBuf::new() },
+            Processes::One => Binaries::default(),
             Processes::Two => built()?,
         };
         let mut xen = World::start(binaries)?;

@@ -106,6 +106,7 @@ impl Backend {
                     assert!(!text.is_empty() && !self.broken.contains(&key), "{key:?} is broken twice");
                     self.broken.push(key);
                 }
+                Report::Quiet(_) => {}
                 Report::Ended(end) => panic!("the worker ends: {end:?}"),
             }
         }
