@@ -186,12 +186,13 @@ fn media_are_changed_under_a_guest() {
     world.stop().unwrap();
 }
 
-/// The toolstack does the same by writing `params`.
+/// The toolstack does the same to a CD drive by writing `params`.
 #[test]
 fn a_toolstack_changes_media() {
     let mut world = world();
     let [a, b] = [image(&world, "a.img", 1), image(&world, "b.img", 2)];
-    let vbd = world.guest_with_disk(&Disk::new(a.to_str().unwrap())).unwrap();
+    let drive = Disk { cdrom: true, writable: false, ..Disk::new(a.to_str().unwrap()) };
+    let vbd = world.guest_with_disk(&drive).unwrap();
     let (mut guest, socket) = connected(&world, &vbd);
     for (medium, byte) in [(b.to_str().unwrap(), Some(2)), ("", None), (a.to_str().unwrap(), Some(1))] {
         let keys = ["params", "physical-device-path"].map(|key| format!("{}/{key}", vbd.backend));

@@ -50,7 +50,7 @@ impl fmt::Display for Source {
             Source::Nbd(uri) => f.write_str(uri),
             Source::Rbd(image) => image.fmt(f),
             Source::Null(bytes) => write!(f, "null:{bytes}"),
-            Source::Empty => f.write_str("nothing"),
+            Source::Empty => f.write_str(EMPTY),
         }
     }
 }
@@ -98,7 +98,7 @@ pub fn choose(record: &ToolstackBackend, device: &str, config: &Config) -> Resul
         (None, None, None) => Err(ChoiceError::Nothing),
     };
     let source = match named {
-        Err(ChoiceError::Nothing) if is_removable(record) => Source::Empty,
+        Err(ChoiceError::Nothing) if record.device_type == DeviceType::Cdrom => Source::Empty,
         named => named?,
     };
     let options = ImageOptions {
@@ -134,6 +134,8 @@ fn unserved(name: &Path) -> ImageError {
     ImageError::Driver { name: name.to_owned(), why: "no driver for it is built in".into() }
 }
 
+/// An empty drive. For a CD nothing at all means the same; other disks that name nothing are mistakes.
+pub const EMPTY: &str = "empty:";
 /// How URIs of NBD exports begin.
 const NBD_SCHEMES: [&str; 4] = ["nbd://", "nbds://", "nbd+unix://", "nbds+unix://"];
 /// Formats that toolstacks know, and nobody here.
@@ -146,6 +148,9 @@ pub(crate) fn path_of(text: &str) -> &str {
 
 /// What a toolstack's or configuration's text names.
 pub fn source(text: &str) -> Result<Source, ChoiceError> {
+    if text == EMPTY {
+        return Ok(Source::Empty);
+    }
     if let Some(size) = text.strip_prefix("null:") {
         return bytes(size).map(Source::Null).ok_or_else(|| ChoiceError::Size(size.to_owned()));
     }

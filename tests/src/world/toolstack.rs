@@ -73,6 +73,8 @@ pub struct Disk {
     pub writable: bool,
     /// Discard may be offered.
     pub discard: bool,
+    /// It is a CD drive.
+    pub cdrom: bool,
     /// How libxl files it.
     pub kind: Kind,
 }
@@ -80,7 +82,7 @@ pub struct Disk {
 impl Disk {
     /// The guest's first disk, writable, filed as `phy`.
     pub fn new(target: impl Into<String>) -> Self {
-        Self { target: target.into(), index: 0, writable: true, discard: true, kind: Kind::Phy }
+        Self { target: target.into(), index: 0, writable: true, discard: true, cdrom: false, kind: Kind::Phy }
     }
 
     /// The name in the guest: `xvda`.
@@ -112,6 +114,8 @@ pub struct Vbd {
     pub frontend: String,
     /// The backend's directory.
     pub backend: String,
+    /// It is a CD drive.
+    pub cdrom: bool,
 }
 
 impl Vbd {
@@ -120,9 +124,14 @@ impl Vbd {
         Self {
             guest,
             number,
+            cdrom: disk.cdrom,
             frontend: format!("/local/domain/{guest}/device/vbd/{number}"),
             backend: format!("/local/domain/0/backend/{}/{guest}/{number}", disk.kind.folder()),
         }
+    }
+
+    fn device_type(&self) -> DeviceType {
+        if self.cdrom { DeviceType::Cdrom } else { DeviceType::Disk }
     }
 
     /// Where libxl keeps its own copy.
@@ -285,7 +294,7 @@ pub fn make_nodes(store: &mut StoreClient, guest: DomId, disk: &Disk) -> Result<
         kind: Some(disk.kind.type_key().to_owned()),
         writable: disk.writable,
         shared: false,
-        device_type: DeviceType::Disk,
+        device_type: vbd.device_type(),
         removable: true,
         discard_enable: disk.discard,
         direct_io_safe: false,
@@ -328,7 +337,7 @@ fn fill_frontend<T: Transport>(t: &mut Transaction<'_, T>, vbd: &Vbd) -> Result<
         backend: vbd.backend.clone(),
         backend_id: DomId::DOM0.0,
         virtual_device: vbd.number,
-        device_type: DeviceType::Disk,
+        device_type: vbd.device_type(),
         trusted: true,
     };
     let keys = gather(initialising(), |put| record.emit(put));

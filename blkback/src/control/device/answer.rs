@@ -18,7 +18,7 @@ impl Device {
             Command::Show { .. } => ask.answer(Ok(Answer::Disk(Box::new(self.describe())))),
             Command::Stats { .. } => ask.answer(Ok(Answer::Stats(vec![self.stats()]))),
             Command::Resize { bytes, .. } => self.resize(bytes, ask),
-            Command::Eject { .. } => self.insert("", ask).await,
+            Command::Eject { .. } => self.insert(disk::EMPTY, ask).await,
             Command::Insert { image, .. } if image.is_empty() => {
                 ask.answer(Err(Failure::new(FailureKind::Malformed, "no image is named")));
             }

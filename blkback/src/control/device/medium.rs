@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use super::Device;
 use crate::{
     control::{
-        disk::{self, Choice, Source},
+        disk::{self, Choice},
         inbox::Message,
         vbd::Event,
     },
@@ -114,8 +114,7 @@ impl Device {
         }
         match disk::source(image) {
             Ok(source) => Ok(source == choice.source && !self.is_changing() && !self.change.failed),
-            Err(error) if !image.is_empty() => refused(FailureKind::Malformed, &error.to_string()),
-            Err(_) => Ok(choice.source == Source::Empty && !self.is_changing()),
+            Err(error) => refused(FailureKind::Malformed, &error.to_string()),
         }
     }
 

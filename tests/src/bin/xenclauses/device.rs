@@ -23,7 +23,7 @@ pub(crate) fn open(number: u32, abi: Abi) -> Result<Guest<linux::World>> {
     let domain = linux::World::own_domain()?;
     let frontend = format!("/local/domain/{domain}/device/vbd/{number}");
     let backend = store.read(&format!("{frontend}/backend")).context("no backend is named")?;
-    let vbd = Vbd { guest: domain, number, frontend, backend: String::from_utf8(backend)? };
+    let vbd = Vbd { guest: domain, number, cdrom: false, frontend, backend: String::from_utf8(backend)? };
     let mut guest = Guest { world, store, vbd, abi };
     renew(&mut guest)?;
     Ok(guest)
