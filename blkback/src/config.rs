@@ -27,7 +27,8 @@
 //! [sandbox]                 # what is left to somebody who has taken the daemon over
 //! enabled = true
 //! user = "blkback"          # the user to become if root starts it; absent: this one, if there is such a user
-//! images = ["/srv", "/var/lib/xen/images"]  # where the toolstack may choose images: folders, single files and devices
+//! images = ["/srv", "/var/lib/xen/images"]  # where the toolstack may choose images: folders, single files and devices, NBD servers
+//! credentials = []          # keys and certificates for servers: files and folders
 //!
 //! [control]                 # the socket of blkctl
 //! enabled = true
@@ -39,6 +40,9 @@
 //! direct-io = false
 //! sector-size = 512
 //! shared = false            # let several guests write to the same image
+//! timeout-s = 30            # NBD: how long a server may take to answer
+//! reconnect-s = 60          # NBD: how long requests wait for a server that is away, before they fail
+//! settle-ms = 1000          # NBD: how long a server has to finish what came by a lost connection, before it is sent again
 //!
 //! [disks."1/xvda"]          # the same for one disk: domain or *, slash, name in the guest, device number or *
 //! image = "/srv/one.img"
@@ -55,7 +59,14 @@ use std::{
 use blkif_proto::{SegmentMode, keys};
 use serde::Deserialize;
 
-use crate::{control::disk, sandbox::folders::Folders, storage::rbd::Ceph};
+use crate::{
+    control::disk,
+    sandbox::{folders::Folders, servers::Servers},
+    storage::{
+        nbd::{Patience, Uri},
+        rbd::Ceph,
+    },
+};
 
 /// How data moves between the disk and the guest's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -158,8 +169,12 @@ pub struct SandboxConfig {
     pub user: Option<String>,
     /// Where the toolstack may choose images: folders, single files and devices, absolute. Those that this configuration gives to single
     /// disks are allowed without being named here. Absent: by world, `/srv` and `/var/lib/xen/images` on Xen, everywhere in the
-    /// simulator.
+    /// simulator. Also the NBD servers that may have some: `nbd://host:port` or `nbd+unix:///?socket=PATH` for one, TLS or not;
+    /// `nbd+unix:///?socket=FOLDER` for all sockets in a folder; `nbd:` for all there are.
     pub images: Option<Vec<PathBuf>>,
+    /// Files and folders that libraries read from within to prove who we are, and to know the other end: keys and certificates. The
+    /// daemon's user must be able to read them.
+    pub credentials: Vec<PathBuf>,
 }
 
 /// The socket of `blkctl`.
@@ -184,7 +199,7 @@ impl Default for ControlConfig {
 
 impl Default for SandboxConfig {
     fn default() -> Self {
-        Self { enabled: true, user: None, images: None }
+        Self { enabled: true, user: None, images: None, credentials: Vec::new() }
     }
 }
 
@@ -202,6 +217,12 @@ pub struct DiskConfig {
     pub sector_size: Option<u32>,
     /// Several guests may write to the image at a time: for file systems made for that.
     pub shared: Option<bool>,
+    /// Seconds that an NBD server may take to answer a request, at least 1; then the connection is given up. Absent: 30.
+    pub timeout_s: Option<u64>,
+    /// Seconds that requests wait for an NBD server that is away; then they fail, and all others until it is back. Absent: 60.
+    pub reconnect_s: Option<u64>,
+    /// Milliseconds that an NBD server has to finish what it got over a connection that was lost, before it gets it again. Absent: 1000.
+    pub settle_ms: Option<u64>,
     /// How data moves.
     pub strategy: Option<Strategy>,
     /// Ways of large requests to offer, if not both: for comparisons.
@@ -349,6 +370,15 @@ impl Config {
         self.control.socket.clone().or_else(in_run_dir).filter(|_| self.control.enabled)
     }
 
+    /// The servers that images may be on: those of the configuration, and of what single disks are given.
+    pub fn servers(&self) -> Servers {
+        let named = self.sandbox.images.iter().flatten().filter_map(|path| server(path)?.ok());
+        let given = self.disks.values().chain([&self.disk]).filter_map(|disk| disk.image.as_deref());
+        let given =
+            given.filter_map(|image| Some(Servers::one(Uri::parse(disk::nbd_of(image)?).ok()?.server)));
+        named.chain(given).collect()
+    }
+
     /// Longest polling after work.
     pub fn poll(&self) -> Duration {
         Duration::from_micros(self.daemon.poll_us.unwrap_or(0))
@@ -394,8 +424,23 @@ impl Config {
         if let Some(domain) = self.daemon.domain.filter(|domain| *domain >= 0x7FF0) {
             return bad("daemon.domain", format!("{domain} is no domain"));
         }
-        if let Some(path) = self.sandbox.images.iter().flatten().find(|path| !is_plain(path)) {
-            return bad("sandbox.images", format!("{} is not absolute, or has .. in it", path.display()));
+        for path in self.sandbox.images.iter().flatten() {
+            match server(path) {
+                Some(Err(why)) => return bad("sandbox.images", format!("{}: {why}", path.display())),
+                None if !is_plain(path) => {
+                    return bad(
+                        "sandbox.images",
+                        format!("{} is not absolute, or has .. in it", path.display()),
+                    );
+                }
+                _ => {}
+            }
+        }
+        if let Some(path) = self.sandbox.credentials.iter().find(|path| !is_plain(path)) {
+            return bad(
+                "sandbox.credentials",
+                format!("{} is not absolute, or has .. in it", path.display()),
+            );
         }
         if let Some(ceph) = &self.ceph {
             if !(1..=300).contains(&ceph.timeout_s) {
@@ -413,6 +458,9 @@ impl Config {
                 let text = format!("{size} is not a power of two from 512 to 4096");
                 return bad(&format!("{table}.sector-size"), text);
             }
+            if disk.timeout_s == Some(0) {
+                return bad(&format!("{table}.timeout-s"), "no server answers in no time".into());
+            }
         }
         let malformed = |name: &&String| {
             let domain = name.split_once('/').map(|(domain, disk)| (domain, disk.is_empty()));
@@ -427,6 +475,16 @@ impl Config {
 }
 
 impl DiskConfig {
+    /// How long an NBD server is waited for.
+    pub fn patience(&self) -> Patience {
+        let usual = Patience::default();
+        Patience {
+            timeout: self.timeout_s.map_or(usual.timeout, Duration::from_secs),
+            reconnect: self.reconnect_s.map_or(usual.reconnect, Duration::from_secs),
+            settle: self.settle_ms.map_or(usual.settle, Duration::from_millis),
+        }
+    }
+
     fn or(&self, other: &DiskConfig) -> DiskConfig {
         DiskConfig {
             image: self.image.clone().or_else(|| other.image.clone()),
@@ -434,6 +492,9 @@ impl DiskConfig {
             direct_io: self.direct_io.or(other.direct_io),
             sector_size: self.sector_size.or(other.sector_size),
             shared: self.shared.or(other.shared),
+            timeout_s: self.timeout_s.or(other.timeout_s),
+            reconnect_s: self.reconnect_s.or(other.reconnect_s),
+            settle_ms: self.settle_ms.or(other.settle_ms),
             strategy: self.strategy.or(other.strategy),
             segments: self.segments.or(other.segments),
         }
@@ -442,6 +503,19 @@ impl DiskConfig {
 
 fn is_name(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
+/// The servers that an entry among folders for images stands for; none: it is no such entry. Errors: why it makes no sense.
+fn server(entry: &Path) -> Option<Result<Servers, String>> {
+    let text = entry.to_str()?;
+    if text == "nbd:" {
+        return Some(Ok(Servers::all()));
+    }
+    let uri = Uri::parse(disk::nbd_of(text)?).map_err(|error| error.to_string());
+    Some(uri.and_then(|uri| match uri {
+        Uri { server, export, tls: None } if export.is_empty() => Ok(Servers::one(server)),
+        _ => Err("a server is named without an export and without parameters of TLS".into()),
+    }))
 }
 
 /// What a path can be compared with.

@@ -13,10 +13,10 @@ use blkback::{
     sandbox::{
         REFUSAL, Sandbox,
         calls::{Filters, Refusal},
-        keeper::{Charge, Fate, Side, die_by, divide},
+        keeper::{Charge, Fate, Reach, Side, die_by, divide},
         self_test::{self, Trial},
     },
-    storage::Engine,
+    storage::{self, Engine},
 };
 use clap::{CommandFactory as _, Parser as _};
 use tokio::{
@@ -68,13 +68,17 @@ fn run(arguments: &cli::Arguments) -> Result<ExitCode> {
     });
     let run_dir = run_dir.clone();
     let folders = config.folders(if sim.is_some() { &["/"] } else { &IMAGES });
+    let servers = config.servers();
     let prepare = |refusal| {
-        let sandbox = || Sandbox::prepare(config.sandbox.user.as_deref(), config.logs(), refusal);
-        config.sandbox.enabled.then(sandbox).transpose().context("cannot make the sandbox")
+        let sandbox = &config.sandbox;
+        let prepared =
+            || Sandbox::prepare(sandbox.user.as_deref(), config.logs(), sandbox.credentials.clone(), refusal);
+        sandbox.enabled.then(prepared).transpose().context("cannot make the sandbox")
     };
     if arguments.self_test_sandbox {
         let (trial, sandbox) = (Trial::prepare(&run_dir, config.logs())?, prepare(Refusal::Fail)?);
-        return match divide(folders.and(trial.folder()))? {
+        let folders = folders.and(trial.folder());
+        return match divide(Reach { folders, servers })? {
             Side::Daemon(charge) => Ok(self_test::run(sandbox.as_ref(), &charge, &trial)?),
             Side::Keeper(keeper) => {
                 let fate = keeper.keep(|| None)?;
@@ -89,7 +93,7 @@ fn run(arguments: &cli::Arguments) -> Result<ExitCode> {
     }
     let _alone = RunDir::claim(&run_dir)?;
     let sandbox = prepare(REFUSAL)?;
-    match divide(folders)? {
+    match divide(Reach { folders, servers })? {
         Side::Keeper(keeper) => end_as(keeper.keep(|| upgrade::asked(&run_dir))?),
         Side::Daemon(charge) => {
             #[cfg(debug_assertions)]
@@ -97,6 +101,10 @@ fn run(arguments: &cli::Arguments) -> Result<ExitCode> {
                 blkback::steps::die_at(step, count);
             }
             let contained = Contained { sandbox, charge };
+            if !config.servers().is_empty() {
+                // Within the sandbox it cannot be. Whoever misses it is told when a disk needs it.
+                _ = storage::nbd::load();
+            }
             match sim {
                 None => serve_linux(config, contained)?,
                 Some(dir) => serve_sim(dir, config, contained)?,

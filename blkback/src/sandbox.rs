@@ -7,8 +7,8 @@
 //!                                                     another user · no capabilities · landlock · seccomp
 //! ```
 //!
-//! [`keeper`] divides, [`Sandbox::enter`] closes the door. [`outside`] is what the daemon can still ask for, [`folders`] where that
-//! ends. docs/THREAT-MODEL.md says who can do what, and ADR-0011 why it is built this way.
+//! [`keeper`] divides, [`Sandbox::enter`] closes the door. [`outside`] is what the daemon can still ask for, [`folders`] and [`servers`]
+//! where that ends. docs/THREAT-MODEL.md says who can do what, and ADR-0011 why it is built this way.
 
 use std::{io, path::PathBuf};
 
@@ -22,6 +22,7 @@ pub mod line;
 pub mod outside;
 pub mod rights;
 pub mod self_test;
+pub mod servers;
 
 use calls::{Filters, Refusal};
 use files::Enforced;
@@ -33,14 +34,20 @@ use rights::Identity;
 pub struct Sandbox {
     who: Option<Identity>,
     logs: Option<PathBuf>,
+    credentials: Vec<PathBuf>,
     refusal: Refusal,
 }
 
 impl Sandbox {
     /// For a daemon that becomes the user `configured` (absent: the usual one, if root starts it and there is such a user), and
-    /// notes in the folder `logs` what is under way. To be made while this process may still do everything: it makes the folder, and
+    /// notes in the folder `logs` what is under way, and reads `credentials`, files or folders, when it connects to a server. To be made while this process may still do everything: it makes the folder, and
     /// gives it to that user. Errors: it cannot become that user; it cannot make the folder.
-    pub fn prepare(configured: Option<&str>, logs: Option<PathBuf>, refusal: Refusal) -> io::Result<Self> {
+    pub fn prepare(
+        configured: Option<&str>,
+        logs: Option<PathBuf>,
+        credentials: Vec<PathBuf>,
+        refusal: Refusal,
+    ) -> io::Result<Self> {
         let who = Identity::find(configured)?;
         if let Some(logs) = &logs {
             std::fs::create_dir_all(logs)?;
@@ -48,7 +55,7 @@ impl Sandbox {
                 who.give(logs)?;
             }
         }
-        Ok(Self { who, logs, refusal })
+        Ok(Self { who, logs, credentials, refusal })
     }
 
     /// Goes in, for good, with all threads that are started from now on; there must be no others yet. What is open stays open. Errors:
@@ -57,7 +64,7 @@ impl Sandbox {
         let filters = Filters::compile(self.refusal)?;
         rights::drop_all(self.who.as_ref())?;
         charge.bind()?;
-        let files = files::restrict(self.logs.as_deref())?;
+        let files = files::restrict(self.logs.as_deref(), &self.credentials)?;
         filters.apply()?;
         let user = self.who.as_ref().map_or("unchanged", Identity::name);
         info!(user, landlock = ?files, "contained");

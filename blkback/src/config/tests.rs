@@ -46,6 +46,10 @@ fn mistakes_are_named_with_file_line_and_key() {
     value("[daemon]\ndomain = 40000\n", "daemon.domain");
     value("[sandbox]\nimages = [\"/srv\", \"images\"]\n", "sandbox.images");
     value("[sandbox]\nimages = [\"/srv/../etc\"]\n", "sandbox.images");
+    value("[sandbox]\nimages = [\"nbd://host/export\"]\n", "sandbox.images");
+    value("[sandbox]\nimages = [\"nbd+unix:///\"]\n", "sandbox.images");
+    value("[sandbox]\ncredentials = [\"keys\"]\n", "sandbox.credentials");
+    value("[disk]\ntimeout-s = 0\n", "disk.timeout-s");
     value("[disk]\nsector-size = 1000\n", "disk.sector-size");
     value("[disks.\"1/xvda\"]\nsector-size = 8192\n", "disks.\"1/xvda\".sector-size");
     value("[disks.xvda]\nread-only = true\n", "disks.\"xvda\"");
@@ -82,4 +86,15 @@ fn every_domain_but_0_is_a_driver_domain_unless_told_otherwise() {
     let is = |text| parse(text).unwrap().is_driver_domain();
     assert!(!is("") && !is("[daemon]\ndomain = 0\n") && is("[daemon]\ndomain = 5\n"));
     assert!(is("[daemon]\ndriver-domain = true\n") && !is("[daemon]\ndomain = 5\ndriver-domain = false\n"));
+}
+
+#[test]
+fn servers_are_those_that_are_named() {
+    use crate::sandbox::servers::{Server, Servers};
+    let servers = |text: &str| parse(text).unwrap().servers();
+    assert!(servers("").is_empty() && servers("[sandbox]\nimages = [\"/srv\"]\n").is_empty());
+    assert_eq!(servers("[sandbox]\nimages = [\"nbd:\"]\n"), Servers::all());
+    let host = || Servers::one(Server::Tcp { host: "host".into(), port: 10809 });
+    assert_eq!(servers("[sandbox]\nimages = [\"/srv\", \"nbd://host\"]\n"), host());
+    assert_eq!(servers("[disk]\nimage = \"nbd:nbd://host/export\"\n"), host(), "a disk's own image");
 }

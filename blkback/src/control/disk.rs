@@ -3,6 +3,8 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 use blkif_proto::keys::{DeviceType, Target, ToolstackBackend};
@@ -10,7 +12,7 @@ use blkif_proto::keys::{DeviceType, Target, ToolstackBackend};
 use crate::{
     config::{Config, DiskConfig},
     sandbox::outside::Outside,
-    storage::{Image, ImageError, ImageOptions, rbd},
+    storage::{Image, ImageError, ImageOptions, nbd, rbd},
 };
 
 /// What is to be opened, and how.
@@ -117,15 +119,25 @@ pub fn choose(record: &ToolstackBackend, device: &str, config: &Config) -> Resul
 
 impl Choice {
     /// Opens it with the help of the `outside`, or in one of the `clusters`. May block.
-    pub fn open(&self, outside: &dyn Outside, clusters: &rbd::Clusters) -> Result<Image, ImageError> {
+    pub fn open(&self, outside: &Arc<dyn Outside>, clusters: &rbd::Clusters) -> Result<Image, ImageError> {
         match &self.source {
-            Source::Path(path) => Image::open_by(outside, path, &self.options),
+            Source::Path(path) => Image::open_by(&**outside, path, &self.options),
             Source::Null(bytes) => Image::null(*bytes, &self.options),
             Source::Empty => Ok(Image::empty(&self.options)),
             // The drivers take their places here.
             Source::Format(_, path) => Err(unserved(path)),
-            Source::Nbd(text) => Err(unserved(Path::new(text))),
+            Source::Nbd(uri) => nbd::open(outside, uri, &self.options, self.settings.patience()),
             Source::Rbd(name) => clusters.open(name, &self.options),
+        }
+    }
+}
+
+impl Choice {
+    /// How long what an earlier daemon has begun may still be under way where nothing says when it is done.
+    pub fn settle(&self) -> Duration {
+        match self.source {
+            Source::Nbd(_) => self.settings.patience().settle,
+            _ => Duration::ZERO,
         }
     }
 }
@@ -146,6 +158,14 @@ pub(crate) fn path_of(text: &str) -> &str {
     text.strip_prefix("raw:").or_else(|| text.strip_prefix("aio:")).unwrap_or(text)
 }
 
+/// The URI of an NBD export, if the text names one: `nbd:` may stand in front of it.
+pub(crate) fn nbd_of(text: &str) -> Option<&str> {
+    if NBD_SCHEMES.iter().any(|scheme| text.starts_with(scheme)) {
+        return Some(text);
+    }
+    text.strip_prefix("nbd:").filter(|uri| !uri.is_empty())
+}
+
 /// What a toolstack's or configuration's text names.
 pub fn source(text: &str) -> Result<Source, ChoiceError> {
     if text == EMPTY {
@@ -163,10 +183,7 @@ pub fn source(text: &str) -> Result<Source, ChoiceError> {
     if let Some(rest) = named("rbd:") {
         return Ok(Source::Rbd(Box::new(rbd::Name::parse(rest)?)));
     }
-    if NBD_SCHEMES.iter().any(|scheme| text.starts_with(scheme)) {
-        return Ok(Source::Nbd(text.to_owned()));
-    }
-    if let Some(uri) = named("nbd:") {
+    if let Some(uri) = nbd_of(text) {
         return Ok(Source::Nbd(uri.to_owned()));
     }
     for other in OTHER_FORMATS {

@@ -64,8 +64,11 @@ impl Images {
     pub fn open(&self, choice: &Choice, disk: &DeviceId, connected: bool) -> Result<Arc<Image>, String> {
         let begin = Instant::now();
         let patience = if connected { PATIENCE_CONNECTED } else { PATIENCE };
+        if connected {
+            sleep(choice.settle());
+        }
         loop {
-            match choice.open(&*self.outside, &self.clusters) {
+            match choice.open(&self.outside, &self.clusters) {
                 Ok(image) => {
                     let image = Arc::new(image);
                     return match self.note(disk, &image) {
@@ -86,6 +89,8 @@ impl Images {
                 Err(ImageError::Fenced(_) | ImageError::Held { .. }) if begin.elapsed() < patience => {
                     sleep(RETRY_EVERY);
                 }
+                // A guest that waits does not lose its disk for that; others are told at once.
+                Err(ImageError::Away { .. }) if connected && begin.elapsed() < patience => sleep(RETRY_EVERY),
                 Err(error) => return Err(error.to_string()),
             }
         }

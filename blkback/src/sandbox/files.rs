@@ -1,9 +1,12 @@
 //! What the daemon can open by itself: landlock.
 //!
-//! Images are not among it: the keeper opens them. What is left are the logs of what is under way, and what the kernel tells about
-//! locks, processes and block devices.
+//! Images are not among it: the keeper opens them. What is left are the logs of what is under way, what the kernel tells about locks,
+//! processes and block devices, and keys and certificates, which libraries read by path.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
@@ -24,9 +27,9 @@ pub enum Enforced {
     No,
 }
 
-/// Lets this thread, and those it starts, open what lies in `logs`, read what the kernel tells, and nothing else; send no signals to
-/// other processes, and use no network. What is open already stays as it is.
-pub(super) fn restrict(logs: Option<&Path>) -> io::Result<Enforced> {
+/// Lets this thread, and those it starts, open what lies in `logs`, read `credentials` and what the kernel tells, and nothing else; send
+/// no signals to other processes, and use no network. What is open already stays as it is.
+pub(super) fn restrict(logs: Option<&Path>, credentials: &[PathBuf]) -> io::Result<Enforced> {
     let failed = |error: landlock::RulesetError| io::Error::other(format!("landlock: {error}"));
     // All that any version can refuse; what this kernel does not know is left out.
     let latest = ABI::V6;
@@ -43,7 +46,8 @@ pub(super) fn restrict(logs: Option<&Path>) -> io::Result<Enforced> {
         | AccessFs::MakeReg
         | AccessFs::RemoveFile
         | AccessFs::Truncate;
-    let told = TOLD.iter().map(|path| (Path::new(path), AccessFs::ReadFile.into()));
+    let told = TOLD.iter().map(Path::new).chain(credentials.iter().map(PathBuf::as_path));
+    let told = told.map(|path| (path, AccessFs::ReadFile.into()));
     for (path, access) in told.chain(logs.map(|logs| (logs, of_logs))) {
         // What is not there is not told.
         let Ok(place) = PathFd::new(path) else { continue };

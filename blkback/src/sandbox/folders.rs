@@ -35,25 +35,35 @@ impl Folders {
         self
     }
 
+    /// These and others.
+    pub(super) fn or(mut self, mut others: Self) -> Self {
+        self.0.append(&mut others.0);
+        self
+    }
+
     /// Opens a regular file or block device, and nothing else. Errors: `EXDEV` for a path that is not absolute, has a `..` in it, lies
     /// in none of the folders, or gets out of it by a symbolic link; `ENOTBLK` for another kind of file, which is not opened.
     ///
     /// Links may lead from place to place within a folder. Those below `/dev` may lead anywhere below `/dev`, because names of volumes
     /// are links there, which nobody but root makes. What is named as a whole is followed wherever it leads.
     pub fn open(&self, path: &Path, how: How) -> io::Result<File> {
-        let (base, rest, resolve) = self.place_of(path).ok_or(Errno::EXDEV)?;
-        let held = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        let base = open(base, held | OFlag::O_DIRECTORY, Mode::empty())?;
-        let resolve = resolve | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-        let found = openat2(base, rest, OpenHow::new().flags(held).resolve(resolve))?;
         // Nothing has been opened yet: some devices are used by being opened, and a FIFO blocks. What is opened now is what was
         // looked at, whatever its name leads to by now.
-        let found = File::from(found);
+        let found = self.find(path)?;
         let kind = found.metadata()?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(Errno::ENOTBLK.into());
         }
         how.options().open(format!("/proc/self/fd/{}", found.as_raw_fd()))
+    }
+
+    /// A mere reference (`O_PATH`) to what is there.
+    pub(super) fn find(&self, path: &Path) -> io::Result<File> {
+        let (base, rest, resolve) = self.place_of(path).ok_or(Errno::EXDEV)?;
+        let held = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let base = open(base, held | OFlag::O_DIRECTORY, Mode::empty())?;
+        let resolve = resolve | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        Ok(openat2(base, rest, OpenHow::new().flags(held).resolve(resolve))?.into())
     }
 
     /// What `path` is found from, the way on from there, and how.

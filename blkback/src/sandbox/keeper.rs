@@ -5,6 +5,7 @@
 //!   keeper: the process that was started               daemon: its child
 //!     holds the run directory                            serves guests
 //!     opens images, in the folders for them   ◀── line ──  asks for them by path
+//!     connects to the servers that have some  ◀── line ──  asks for them by name
 //!     passes signals on                       ────────▶  closes, measures, pauses
 //!     ends as the daemon ends                 ◀────────  ends
 //!     becomes another program                            (is gone by then)
@@ -19,8 +20,8 @@
 
 use std::{
     fs, io,
-    os::fd::AsFd as _,
-    path::{Path, PathBuf},
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
     process::{ExitCode, exit},
 };
 
@@ -33,18 +34,21 @@ use nix::{
         signalfd::{SfdFlags, SignalFd},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{ForkResult, Pid, fork, getpid, getppid},
+    unistd::{ForkResult, Pid, alarm, fork, getpid, getppid},
 };
 use tracing::{error, warn};
 
 use super::{
     folders::Folders,
     line::{Ask, Ear, Line, answer, line},
-    outside::{How, Outside as _, Unconfined},
+    outside::{Outside as _, Unconfined},
+    servers::Servers,
 };
 
-/// Images being opened at a time, at most. Each is a process, and may take as long as a file server.
+/// Images being opened at a time, at most, and connections being made. Each is a process, and may take as long as a server.
 const OPENING_MAX: usize = 64;
+/// Seconds after which a process gives up that connects.
+const CONNECTING_MAX_S: u32 = 10;
 
 /// Which of the two this process is.
 #[derive(Debug)]
@@ -74,12 +78,21 @@ pub enum Fate {
     HandOver(PathBuf),
 }
 
+/// What the daemon can have through its keeper.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// Files and devices in these.
+    pub folders: Folders,
+    /// Connections to these.
+    pub servers: Servers,
+}
+
 /// The outside.
 #[derive(Debug)]
 pub struct Keeper {
     daemon: Pid,
     ear: Ear,
-    folders: Folders,
+    reach: Reach,
     signals: SignalFd,
     opening: usize,
     /// What takes over when the daemon has ended.
@@ -88,7 +101,7 @@ pub struct Keeper {
 
 /// Makes two processes of one. In both, signals are held back: in the daemon until [`Charge::hear_signals`]. Errors: the kernel's; the
 /// process has other threads.
-pub fn divide(folders: Folders) -> io::Result<Side> {
+pub fn divide(reach: Reach) -> io::Result<Side> {
     if fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("other threads run in this process"));
     }
@@ -107,7 +120,7 @@ pub fn divide(folders: Folders) -> io::Result<Side> {
         ForkResult::Parent { child } => {
             drop(line);
             let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-            Ok(Side::Keeper(Keeper { daemon: child, ear, folders, signals, opening: 0, next: None }))
+            Ok(Side::Keeper(Keeper { daemon: child, ear, reach, signals, opening: 0, next: None }))
         }
     }
 }
@@ -182,12 +195,12 @@ impl Keeper {
     fn hear(&mut self) -> bool {
         match self.ear.take() {
             Ok(Some((Ask::Tell(progress), _))) => Unconfined.tell(progress),
-            Ok(Some((Ask::Open(path, how), Some(to)))) if self.opening < OPENING_MAX => {
+            Ok(Some((ask, Some(to)))) if self.opening < OPENING_MAX => {
                 // SAFETY: as in `divide`: the keeper has started no thread since.
                 match unsafe { fork() } {
-                    Ok(ForkResult::Child) => exit(self.open(&path, how, &to)),
+                    Ok(ForkResult::Child) => exit(self.have(&ask, &to)),
                     Ok(ForkResult::Parent { .. }) => self.opening += 1,
-                    Err(error) => error!(%error, "cannot open an image"),
+                    Err(error) => error!(%error, "cannot do what is asked for"),
                 }
             }
             // Without an answer it has one.
@@ -198,11 +211,20 @@ impl Keeper {
         true
     }
 
-    /// The whole life of a process that opens an image: how it ends.
-    fn open(&self, path: &Path, how: How, to: &std::os::fd::OwnedFd) -> i32 {
-        // Whoever is asked may be a file server that never answers.
+    /// The whole life of a process that opens an image, or connects to a server: how it ends.
+    fn have(&self, ask: &Ask, to: &OwnedFd) -> i32 {
+        // Whoever is asked may be a server that never answers.
         let bound = prctl::set_pdeathsig(Signal::SIGKILL);
-        let told = bound.and_then(|()| answer(to, self.folders.open(path, how)));
+        let outcome = || match ask {
+            Ask::Open(path, how) => self.reach.folders.open(path, *how).map(OwnedFd::from),
+            Ask::Connect(server) => {
+                // Names of hosts and full queues take as long as they like. Who asks hears nothing then.
+                alarm::set(CONNECTING_MAX_S);
+                self.reach.servers.connect(server)
+            }
+            Ask::Tell(_) => Err(Errno::EINVAL.into()),
+        };
+        let told = bound.and_then(|()| answer(to, outcome()));
         i32::from(told.is_err())
     }
 

@@ -4,6 +4,8 @@
 //!   daemon                                            keeper
 //!     open: how, path, and a socket for the answer ──▶
 //!           ◀────────────────── errno, or the file ──  a process of its own for each, because it may take long
+//!     connect: server, and a socket for the answer ──▶
+//!           ◀──────────── errno, or the connection ──  the same
 //!     ready, stopping                              ──▶ tells systemd
 //! ```
 //!
@@ -33,7 +35,10 @@ use nix::{
 };
 use tracing::warn;
 
-use super::outside::{How, Outside, Progress};
+use super::{
+    outside::{How, Outside, Progress},
+    servers::Server,
+};
 
 /// The longest packet in bytes: a path, and a byte before it.
 const PACKET_MAX: usize = 4097;
@@ -46,12 +51,16 @@ const STOPPING: u8 = 2;
 const OPEN: u8 = 4;
 const WRITE: u8 = 8;
 const DIRECT: u8 = 16;
+const UNIX: u8 = 32;
+const TCP: u8 = 64;
 
 /// What the daemon may ask.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     /// To open an image.
     Open(PathBuf, How),
+    /// To connect to a server.
+    Connect(Server),
     /// To tell systemd.
     Tell(Progress),
 }
@@ -65,6 +74,10 @@ impl Ask {
                 let head = OPEN | if how.write { WRITE } else { 0 } | if how.direct { DIRECT } else { 0 };
                 [&[head], path.as_os_str().as_bytes()].concat()
             }
+            Ask::Connect(Server::Unix(path)) => [&[UNIX], path.as_os_str().as_bytes()].concat(),
+            Ask::Connect(Server::Tcp { host, port }) => {
+                [&[TCP][..], &port.to_le_bytes(), host.as_bytes()].concat()
+            }
         }
     }
 
@@ -75,6 +88,11 @@ impl Ask {
             [head, path @ ..] if head & !(WRITE | DIRECT) == OPEN => {
                 let how = How { write: head & WRITE != 0, direct: head & DIRECT != 0 };
                 Some(Ask::Open(OsStr::from_bytes(path).into(), how))
+            }
+            [UNIX, path @ ..] => Some(Ask::Connect(Server::Unix(OsStr::from_bytes(path).into()))),
+            [TCP, low, high, host @ ..] => {
+                let (host, port) = (str::from_utf8(host).ok()?.to_owned(), u16::from_le_bytes([*low, *high]));
+                Some(Ask::Connect(Server::Tcp { host, port }))
             }
             _ => None,
         }
@@ -103,20 +121,29 @@ impl Line {
     fn ask(&self, ask: &Ask, answer: Option<OwnedFd>) -> io::Result<()> {
         Ok(send(&self.0, &ask.bytes(), answer.as_ref())?)
     }
+
+    /// What is opened for us, or why it is not.
+    fn have(&self, ask: &Ask) -> io::Result<OwnedFd> {
+        let (ours, theirs) = pair()?;
+        self.ask(ask, Some(theirs))?;
+        let mut bytes = [0; 4];
+        // Nothing at all: whoever was to do it has ended.
+        let (count, fd) = receive(&ours, &mut bytes)?;
+        match (count, i32::from_le_bytes(bytes), fd) {
+            (4, 0, Some(fd)) => Ok(fd),
+            (4, errno @ 1.., _) => Err(io::Error::from_raw_os_error(errno)),
+            _ => Err(Errno::EIO.into()),
+        }
+    }
 }
 
 impl Outside for Line {
     fn open(&self, path: &Path, how: How) -> io::Result<File> {
-        let (ours, theirs) = pair()?;
-        self.ask(&Ask::Open(path.to_owned(), how), Some(theirs))?;
-        let mut bytes = [0; 4];
-        // Nothing at all: whoever was to open it has ended.
-        let (count, file) = receive(&ours, &mut bytes)?;
-        match (count, i32::from_le_bytes(bytes), file) {
-            (4, 0, Some(file)) => Ok(file.into()),
-            (4, errno @ 1.., _) => Err(io::Error::from_raw_os_error(errno)),
-            _ => Err(Errno::EIO.into()),
-        }
+        self.have(&Ask::Open(path.to_owned(), how)).map(File::from)
+    }
+
+    fn connect(&self, server: &Server) -> io::Result<OwnedFd> {
+        self.have(&Ask::Connect(server.clone()))
     }
 
     fn tell(&self, progress: Progress) {
@@ -138,10 +165,10 @@ impl Ear {
     }
 }
 
-/// Answers an [`Ask::Open`].
-pub(super) fn answer(to: &OwnedFd, outcome: io::Result<File>) -> Result<(), Errno> {
+/// Answers an [`Ask::Open`] or [`Ask::Connect`].
+pub(super) fn answer(to: &OwnedFd, outcome: io::Result<OwnedFd>) -> Result<(), Errno> {
     match outcome {
-        Ok(file) => send(to, &0_i32.to_le_bytes(), Some(&file.into())),
+        Ok(fd) => send(to, &0_i32.to_le_bytes(), Some(&fd)),
         Err(error) => send(to, &error.raw_os_error().unwrap_or(Errno::EIO as i32).to_le_bytes(), None),
     }
 }
@@ -194,10 +221,21 @@ mod tests {
             open(How::default()),
             open(How { write: true, direct: false }),
             open(both),
+            Ask::Connect(Server::Unix("/run/a b".into())),
+            Ask::Connect(Server::Tcp { host: "host".into(), port: 10809 }),
         ] {
             assert_eq!(Ask::parse(&ask.bytes()), Some(ask));
         }
-        for bytes in [&[][..], b"\x00/srv", b"\x01/srv", b"\x05/srv", b"\x24/srv", b"\xFF"] {
+        for bytes in [
+            &[][..],
+            b"\x00/srv",
+            b"\x01/srv",
+            b"\x05/srv",
+            b"\x24/srv",
+            b"\xFF",
+            b"\x40\x01",
+            b"\x40\x01\x02\xFF",
+        ] {
             assert_eq!(Ask::parse(bytes), None, "{bytes:?}");
         }
     }
@@ -205,7 +243,7 @@ mod tests {
     #[test]
     fn files_and_reasons_come_back() {
         let (line, ear) = line().unwrap();
-        let mut answers = vec![Ok(File::open("/dev/null").unwrap()), Err(Errno::EXDEV.into())];
+        let mut answers = vec![Ok(File::open("/dev/null").unwrap().into()), Err(Errno::EXDEV.into())];
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for answer_with in answers.drain(..) {

@@ -1,16 +1,22 @@
-//! What the daemon needs from outside of its sandbox while it serves: opened images, and a word to systemd.
+//! What the daemon needs from outside of its sandbox while it serves: opened images, connections to servers that have some, and a word
+//! to systemd.
 
 use std::{
     fmt::Debug,
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    },
     path::Path,
 };
 
 use nix::{errno::Errno, libc};
 use sd_notify::NotifyState;
 use tracing::warn;
+
+use super::servers::Server;
 
 /// How a file is to be opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,11 +42,14 @@ pub trait Outside: Debug + Send + Sync {
     /// `EXDEV` for a path that leads out of the folders for images.
     fn open(&self, path: &Path, how: How) -> io::Result<File>;
 
+    /// Connects to a server that has images. Errors: the system's; `EXDEV` for one that is not allowed.
+    fn connect(&self, server: &Server) -> io::Result<OwnedFd>;
+
     /// Tells systemd, if it wants to know.
     fn tell(&self, progress: Progress);
 }
 
-/// No sandbox, and no folders.
+/// No sandbox, and neither folders nor servers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unconfined;
 
@@ -52,6 +61,10 @@ impl Outside for Unconfined {
             return Err(Errno::ENOTBLK.into());
         }
         how.options().open(path)
+    }
+
+    fn connect(&self, server: &Server) -> io::Result<OwnedFd> {
+        server.connect()
     }
 
     fn tell(&self, progress: Progress) {

@@ -87,6 +87,14 @@ pub enum ImageError {
         /// Why not, for people.
         why: String,
     },
+    /// What serves it cannot be reached now.
+    #[error("cannot reach image {}: {why}", name.display())]
+    Away {
+        /// What was to be served.
+        name: PathBuf,
+        /// Why not, for people.
+        why: String,
+    },
     /// Another client has it.
     #[error("image {} is in use by {by}", name.display())]
     Held {

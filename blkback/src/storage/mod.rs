@@ -29,6 +29,7 @@ mod image;
 mod library;
 mod lock;
 mod memory;
+pub mod nbd;
 mod null;
 pub mod rbd;
 mod stream;
