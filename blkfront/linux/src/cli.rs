@@ -30,9 +30,27 @@ Exit codes:
 
 Sizes take the suffixes k, M, G and T (powers of 1024) and s (512-byte sectors).";
 
-/// What to do with the disk.
+/// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Disk(DiskCommand),
+    /// Print a script that completes command lines
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
+}
+
+/// What to do with the disk.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DiskCommand {
     /// Show the disk's capabilities and what both ends negotiated
     Info(info::Args),
     /// Write a range of the disk to standard output or a file
@@ -59,7 +77,7 @@ pub(crate) enum Command {
 }
 
 /// Which disk, and how to connect to it.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Connection {
     /// Which Xen to use: `sim:DIR`, a simulated world, or `linux`, the Xen this Linux guest runs on

@@ -30,17 +30,17 @@ mod testbed;
 mod vdev;
 
 use std::{
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use tracing_subscriber::EnvFilter;
 use xen_platform::{DomId, linux, sim};
 
 use crate::{
-    cli::{Cli, Command, Connection, Xen},
+    cli::{Cli, Command, Connection, DiskCommand, Xen},
     connect::{World, with_disk},
     signal::Stop,
 };
@@ -59,16 +59,29 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
+    match &cli.command {
+        Command::Disk(command) => on_disk(&cli.connection, command),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "blkfront", &mut script);
+            Ok(io::stdout().write_all(&script)?)
+        }
+        Command::Man { folder } => clap_mangen::generate_to(Cli::command(), folder)
+            .with_context(|| format!("writing to {}", folder.display())),
+    }
+}
+
+fn on_disk(connection: &Connection, command: &DiskCommand) -> anyhow::Result<()> {
     let stop = Stop::on_signals().context("listening for signals")?;
-    match &cli.connection.xen {
+    match &connection.xen {
         Xen::Sim(directory) => {
-            let world = sim::World::connect(directory, DomId(cli.connection.domain))?;
-            in_world(world, &cli.connection, &cli.command, stop)
+            let world = sim::World::connect(directory, DomId(connection.domain))?;
+            in_world(world, connection, command, stop)
         }
         Xen::Linux => {
             let world = linux::World::for_frontend()?;
             let domain = linux::World::own_domain().context("finding our own domain's number")?.0;
-            in_world(world, &Connection { domain, ..cli.connection }, &cli.command, stop)
+            in_world(world, &Connection { domain, ..connection.clone() }, command, stop)
         }
     }
 }
@@ -76,15 +89,15 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 fn in_world<W: World>(
     world: W,
     connection: &Connection,
-    command: &Command,
+    command: &DiskCommand,
     stop: Stop,
 ) -> anyhow::Result<()> {
     with_disk(world, connection, 1, stop, |disk| match command {
-        Command::Info(args) => info::run(args, disk),
-        Command::Read(args) => range::read(args, disk),
-        Command::Write(args) => range::write(args, disk),
-        Command::Copy(args) => copy::run(args, disk),
-        Command::Bench(args) => bench::run(args, disk),
-        Command::Nbd(args) => nbd::run(args, disk),
+        DiskCommand::Info(args) => info::run(args, disk),
+        DiskCommand::Read(args) => range::read(args, disk),
+        DiskCommand::Write(args) => range::write(args, disk),
+        DiskCommand::Copy(args) => copy::run(args, disk),
+        DiskCommand::Bench(args) => bench::run(args, disk),
+        DiskCommand::Nbd(args) => nbd::run(args, disk),
     })
 }

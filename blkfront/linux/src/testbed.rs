@@ -22,7 +22,11 @@ use xen_platform::{
     wire::{Permission, Rights},
 };
 
-use crate::{cli::Cli, in_world, signal::Stop};
+use crate::{
+    cli::{Cli, Command},
+    in_world,
+    signal::Stop,
+};
 
 /// A guest whose only disk is a [`Medium`].
 pub(crate) struct Bed {
@@ -102,7 +106,8 @@ impl Bed {
         let words =
             ["blkfront", "--xen", &xen, "--domain", &domain].into_iter().chain(arguments.iter().copied());
         let cli = Cli::try_parse_from(words)?;
-        in_world(World::connect(&world, self.guest)?, &cli.connection, &cli.command, stop)
+        let Command::Disk(command) = &cli.command else { anyhow::bail!("not about a disk") };
+        in_world(World::connect(&world, self.guest)?, &cli.connection, command, stop)
     }
 
     /// A path in the bed's own directory.
