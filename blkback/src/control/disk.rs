@@ -12,7 +12,7 @@ use blkif_proto::keys::{DeviceType, Target, ToolstackBackend};
 use crate::{
     config::{Config, DiskConfig},
     sandbox::outside::Outside,
-    storage::{Image, ImageError, ImageOptions, nbd, rbd},
+    storage::{Image, ImageError, ImageOptions, nbd, qcow2, rbd},
 };
 
 /// What is to be opened, and how.
@@ -124,15 +124,13 @@ impl Choice {
             Source::Path(path) => Image::open_by(&**outside, path, &self.options),
             Source::Null(bytes) => Image::null(*bytes, &self.options),
             Source::Empty => Ok(Image::empty(&self.options)),
-            // The drivers take their places here.
-            Source::Format(_, path) => Err(unserved(path)),
+            Source::Format(Format::Qcow2, path) => qcow2::open(&**outside, path, &self.options),
+            Source::Format(Format::Vmdk, path) => qcow2::open_vmdk(&**outside, path, &self.options),
             Source::Nbd(uri) => nbd::open(outside, uri, &self.options, self.settings.patience()),
             Source::Rbd(name) => clusters.open(name, &self.options),
         }
     }
-}
 
-impl Choice {
     /// How long what an earlier daemon has begun may still be under way where nothing says when it is done.
     pub fn settle(&self) -> Duration {
         match self.source {
@@ -140,10 +138,6 @@ impl Choice {
             _ => Duration::ZERO,
         }
     }
-}
-
-fn unserved(name: &Path) -> ImageError {
-    ImageError::Driver { name: name.to_owned(), why: "no driver for it is built in".into() }
 }
 
 /// An empty drive. For a CD nothing at all means the same; other disks that name nothing are mistakes.

@@ -58,6 +58,7 @@ const ANY: &[c_long] = &[
     libc::SYS_newfstatat,
     libc::SYS_openat,
     libc::SYS_pread64,
+    libc::SYS_preadv2,
     libc::SYS_pwrite64,
     libc::SYS_read,
     libc::SYS_readv,

@@ -272,14 +272,15 @@ impl<S: Storage<Scattered>> Suite<'_, S> {
     fn discard(&mut self, keeps: bool) -> Outcome {
         let nothing = Action::Discard { offset: 0, len: 0, secure: false };
         self.one(nothing, Scattered::default())?;
-        if self.image.geometry().discard.is_none() {
-            return Ok(());
-        }
-        let mut data = Scattered::new(1, 64 * 1024, 0);
+        let Some(limits) = self.image.geometry().discard else { return Ok(()) };
+        let len = limits.granularity.max(64 * 1024);
+        let memory = || Scattered::new(1, len as usize, 0);
+        let mut data = memory();
         data.fill(3);
         self.one(Action::Write { offset: 0 }, data)?;
-        self.one(Action::Discard { offset: 0, len: 64 * 1024, secure: false }, Scattered::default())?;
-        let mut back = self.one(Action::Read { offset: 0 }, Scattered::new(1, 64 * 1024, 0))?;
+        let whole = Action::Discard { offset: 0, len: u64::from(len), secure: false };
+        self.one(whole, Scattered::default())?;
+        let mut back = self.one(Action::Read { offset: 0 }, memory())?;
         ensure(!keeps || back.is_zero(), || "the old contents are still there".into())
     }
 

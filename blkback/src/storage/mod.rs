@@ -31,6 +31,7 @@ mod lock;
 mod memory;
 pub mod nbd;
 mod null;
+pub mod qcow2;
 pub mod rbd;
 mod stream;
 mod uring;
