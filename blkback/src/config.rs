@@ -44,9 +44,16 @@
 //! reconnect-s = 60          # NBD: how long requests wait for a server that is away, before they fail
 //! settle-ms = 1000          # NBD: how long a server has to finish what came by a lost connection, before it is sent again
 //!
+//! [groups.gold]             # limits of several disks together, per second: those of [disks] that say so
+//! iops = 20000
+//! bytes = "1G"
+//!
 //! [disks."1/xvda"]          # the same for one disk: domain or *, slash, name in the guest, device number or *
 //! image = "/srv/one.img"
 //! read-only = true
+//! group = "gold"
+//! # of this disk alone, per second; also bytes, read-iops, write-iops
+//! limit = { iops = 1000, read-bytes = "200M", write-bytes = "100M", burst-ms = 100 }
 //! ```
 
 use std::{
@@ -61,12 +68,15 @@ use serde::Deserialize;
 
 use crate::{
     control::disk,
+    limit::Rates,
     sandbox::{folders::Folders, servers::Servers},
     storage::{
         nbd::{Patience, Uri},
         rbd::Ceph,
     },
 };
+
+mod limits;
 
 /// How data moves between the disk and the guest's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -99,6 +109,8 @@ pub struct Config {
     pub disk: DiskConfig,
     /// Settings of single disks by `domain/disk`, either of which may be `*`. The most exact name counts.
     pub disks: BTreeMap<String, DiskConfig>,
+    /// Limits of groups of disks, by name.
+    pub groups: BTreeMap<String, Rates>,
 }
 
 /// The daemon itself.
@@ -227,6 +239,10 @@ pub struct DiskConfig {
     pub strategy: Option<Strategy>,
     /// Ways of large requests to offer, if not both: for comparisons.
     pub segments: Option<Segments>,
+    /// What it may do in a second.
+    pub limit: Option<Rates>,
+    /// The group with which it shares limits.
+    pub group: Option<String>,
 }
 
 /// A way of large requests.
@@ -462,6 +478,7 @@ impl Config {
                 return bad(&format!("{table}.timeout-s"), "no server answers in no time".into());
             }
         }
+        self.check_limits()?;
         let malformed = |name: &&String| {
             let domain = name.split_once('/').map(|(domain, disk)| (domain, disk.is_empty()));
             !matches!(domain, Some((domain, false)) if domain == "*" || domain.parse::<u16>().is_ok())
@@ -497,6 +514,8 @@ impl DiskConfig {
             settle_ms: self.settle_ms.or(other.settle_ms),
             strategy: self.strategy.or(other.strategy),
             segments: self.segments.or(other.segments),
+            limit: self.limit.or(other.limit),
+            group: self.group.clone().or_else(|| other.group.clone()),
         }
     }
 }

@@ -8,12 +8,13 @@ use std::{
 };
 
 use tokio::{sync::mpsc::unbounded_channel, time::Instant};
-use xen_platform::BackWorld;
+use xen_platform::{BackWorld, Clock as _};
 
 use crate::{
     config::Config,
     control::{
-        self, ControlError, End, Operator, device::Context, images::Images, store::Store, workers::Workers,
+        self, ControlError, End, Operator, device::Context, images::Images, store::Store,
+        throttles::Throttles, workers::Workers,
     },
     data::{inflight::InFlight, queue::MappingOf},
     sandbox::outside::{Outside, Unconfined},
@@ -113,12 +114,15 @@ where
         std::fs::create_dir_all(logs).map_err(failed)?;
     }
     let clusters = Clusters { ceph: config.ceph.clone(), records: logs.clone() };
+    let clock = world.time();
+    let throttles = Throttles::new(&config, move || clock.now());
     let context = Arc::new(Context {
         store,
         base: format!("/local/domain/{}/backend", config.daemon.domain.unwrap_or(0)),
         config,
         workers: Arc::new(workers),
         images: Images::new(Arc::clone(&outside), clusters),
+        throttles,
         outside,
         logs,
         start: Instant::now(),

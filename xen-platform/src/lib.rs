@@ -90,11 +90,15 @@ pub trait BackWorld: Clone + Send + Sync + 'static {
     type Mapper: Mapper + Send + 'static;
     /// This domain's end of its event channels; its descriptor becomes readable when an event is pending.
     type Events: EventChannels + Send + BackEvents + 'static;
+    /// A monotonic clock, the same for all threads.
+    type Time: Clock + Send + Sync + 'static;
 
     /// A new mapper, for one worker thread.
     fn mapper(&self) -> Result<Self::Mapper, GrantError>;
     /// A new, empty set of event channels, for one worker thread.
     fn events(&self) -> Result<Self::Events, EventError>;
+    /// The clock of this world; those of its clones have the same start.
+    fn time(&self) -> Self::Time;
 }
 
 /// With `std`, a backend's event channels are also a descriptor to wait on; without it, nothing more.

@@ -18,6 +18,7 @@ fn the_example_in_the_documentation_is_right() {
     let config = parse(&example).unwrap();
     assert_eq!(config.offer, Offer { persistent: Some(false), ..Offer::default() });
     assert_eq!(config.daemon.strategy, Some(Strategy::Copy));
+    assert_eq!(config.disks["1/xvda"].limit.and_then(|limit| limit.write_bytes), Some(100 << 20));
     assert_eq!(config.disks["1/xvda"].image.as_deref(), Some("/srv/one.img"));
 }
 
@@ -52,6 +53,17 @@ fn mistakes_are_named_with_file_line_and_key() {
     value("[disk]\ntimeout-s = 0\n", "disk.timeout-s");
     value("[disk]\nsector-size = 1000\n", "disk.sector-size");
     value("[disks.\"1/xvda\"]\nsector-size = 8192\n", "disks.\"1/xvda\".sector-size");
+    value("[disk]\nlimit = { iops = 0 }\n", "disk.limit.iops");
+    value("[disk]\nlimit = { write-bytes = \"2T\" }\n", "disk.limit.write-bytes");
+    value("[disk]\nlimit = { read-iops = 1, burst-ms = 5 }\n", "disk.limit.burst-ms");
+    value("[disks.\"1/xvda\"]\ngroup = \"gold\"\n", "disks.\"1/xvda\".group");
+    value("[groups.gold]\niops = 2000000000\n", "groups.gold.iops");
+    value("[groups.\"a b\"]\niops = 1\n", "groups.\"a b\"");
+    syntax("[disk]\nlimit = { iops = -1 }\n", 2, "iops");
+    syntax("[disk]\nlimit = { bytes = \"fast\" }\n", 2, "\"fast\" is no size");
+    syntax("[groups.gold]\nbytes = \"99999999T\"\n", 2, "no size");
+    syntax("[groups.gold]\niops = 99999999999999999999\n", 2, "iops");
+    syntax("[groups.gold]\nburst-s = 1.0\n", 2, "burst-s");
     value("[disks.xvda]\nread-only = true\n", "disks.\"xvda\"");
     let error = Config::load(Path::new("/nowhere/blkback.toml")).unwrap_err().to_string();
     assert!(error.contains("/nowhere/blkback.toml"), "{error}");

@@ -23,6 +23,7 @@ use crate::{
         queue::{QueueKey, QueueSpec, StartError},
         resume::LogSpec,
     },
+    limit::DiskThrottle,
     stats::QueueStats,
     storage::Image,
 };
@@ -50,6 +51,8 @@ pub struct Terms {
     pub recorder: Option<Arc<Recorder>>,
     /// The disk.
     pub image: Arc<Image>,
+    /// What it may do in a second.
+    pub throttle: DiskThrottle,
 }
 
 impl Terms {
@@ -142,6 +145,7 @@ impl Connection {
                 used: terms.used,
                 log: terms.log(queue, &record),
                 image: Arc::clone(&terms.image),
+                throttle: Some(terms.throttle.clone()),
                 stats: Arc::clone(&stats),
                 tap: terms.tap(queue),
             };

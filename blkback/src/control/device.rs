@@ -25,6 +25,7 @@ use super::{
     inbox::{DeviceHandle, Inbox, Message, inbox},
     publish::{self, Publisher},
     store::{DeviceId, Store, Watch},
+    throttles::Throttles,
     vbd::{Action, Event, StartFailure, Vbd},
     workers::Workers,
 };
@@ -34,6 +35,7 @@ use crate::{
         desk::Ask,
         protocol::{Answer, Failure},
     },
+    limit::DiskThrottle,
     sandbox::outside::Outside,
     storage::Image,
 };
@@ -53,6 +55,8 @@ pub struct Context {
     pub images: Images,
     /// What is not in the sandbox.
     pub outside: Arc<dyn Outside>,
+    /// The limits in force.
+    pub throttles: Throttles,
     /// Where what is under way is noted for a next daemon, if it is.
     pub logs: Option<PathBuf>,
     /// Where the time of [`Vbd::step`] starts.
@@ -71,6 +75,8 @@ pub struct Device {
     record: Option<ToolstackBackend>,
     frontend: Option<(String, Watch)>,
     choice: Option<Choice>,
+    /// What it may do in a second: once it is known, for as long as the device is there.
+    throttle: Option<DiskThrottle>,
     image: Option<Arc<Image>>,
     offered: BackendFeatures,
     /// The frontend's `protocol` when we offered: what we offer must not change with what it writes afterwards.
@@ -104,6 +110,7 @@ impl Device {
             record: None,
             frontend: None,
             choice: None,
+            throttle: None,
             image: None,
             offered: BackendFeatures::ORIGINAL,
             protocol: None,
@@ -314,6 +321,8 @@ impl Device {
             Err(error) => return Some(Event::Opened(Err(error.to_string()))),
         };
         self.choice = Some(choice.clone());
+        let throttles = &self.context.throttles;
+        self.throttle.get_or_insert_with(|| throttles.adopt(&self.id, &choice.settings));
         let (inbox, images, id) = (self.handle.clone(), self.context.images.clone(), self.id.clone());
         let connected = self.vbd.is_inherited();
         // Opening may block for as long as a file server is away.
@@ -324,7 +333,7 @@ impl Device {
     /// Reads the frontend's keys, once each, and orders its rings to be served.
     async fn start(&mut self, used: bool) -> io::Result<Option<Event>> {
         let failed = |text| Ok(Some(Event::Started(Err(StartFailure { text, may_pass: false }))));
-        let (Some(record), Some(image)) = (&self.record, &self.image) else {
+        let (Some(record), Some(image), Some(throttle)) = (&self.record, &self.image, &self.throttle) else {
             return failed("the image is not open".into());
         };
         self.offered = if used {
@@ -357,6 +366,7 @@ impl Device {
             used,
             recorder: self.context.store.recorder().cloned(),
             image: Arc::clone(image),
+            throttle: throttle.clone(),
         };
         info!(
             device = %self.id,

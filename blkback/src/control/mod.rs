@@ -28,6 +28,7 @@ pub mod inbox;
 pub mod publish;
 mod socket;
 pub mod store;
+pub mod throttles;
 pub mod vbd;
 pub mod watch;
 pub mod workers;

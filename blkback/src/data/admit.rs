@@ -1,14 +1,15 @@
 //! Stage one: requests out of the rings, copied once and through the gate.
 
-use blkif_proto::{Op, PAGE_SIZE, Parsed, Request};
-use xen_platform::{BackWorld, Mapper};
+use blkif_proto::{Op, Parsed, Request};
+use xen_platform::{BackWorld, Clock as _, Mapper};
 
 use super::{
+    hold::{Held, fare},
     inflight::{Failure, InFlight, Step},
-    queue::{Barrier, MappingOf},
+    queue::MappingOf,
     worker::Worker,
 };
-use crate::storage::Storage;
+use crate::{limit::Gate, storage::Storage};
 
 /// Requests taken from one queue before the others have their turn.
 const SHARE: usize = 128;
@@ -19,7 +20,7 @@ const SHARE_BYTES: usize = 512 << 10;
 impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
     /// Takes new requests from every active queue. True when there were any.
     pub(super) fn admit(&mut self) -> bool {
-        let mut admitted = false;
+        let mut admitted = self.release_held();
         for turn in 0..self.active.len() {
             let Some(&queue) = self.active.get(turn) else { break };
             admitted |= self.admit_from(queue);
@@ -34,6 +35,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         // The disk may have grown or shrunk.
         queue.limits.sectors = queue.image.sectors();
         let (mut taken, mut bytes) = (0, 0);
+        let limited = queue.gate.as_ref().is_some_and(Gate::is_on).then(|| self.clock.now());
         while taken < SHARE && bytes < SHARE_BYTES && queue.is_open() {
             let (head, place) = match queue.next_head(&mut self.entries[..]) {
                 Ok(Some(next)) => next,
@@ -53,10 +55,8 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             match Request::parse(&self.entries[..], &queue.limits) {
                 Ok(Parsed::Whole(request)) => {
                     data.fill(&request);
-                    bytes += data.bytes;
                 }
                 Ok(Parsed::Indirect(indirect)) => {
-                    bytes += usize::from(indirect.segments) * PAGE_SIZE;
                     data.op = indirect.op;
                     data.indirect = Some(indirect);
                 }
@@ -71,14 +71,16 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             } else {
                 data.step = Step::FlushBefore;
             }
-            if data.op != Op::WriteBarrier {
-                self.admitted.push(ticket);
-            } else if queue.in_flight > 1 {
-                queue.barrier = Barrier::Waiting(ticket);
-            } else {
-                queue.barrier = Barrier::Active;
-                self.admitted.push(ticket);
+            let (kind, size) = fare(data);
+            bytes += size;
+            if let (Some(now), Some(gate)) = (limited, &mut queue.gate)
+                && let Err(until) = gate.pass(kind, size, now)
+            {
+                queue.held = Some(Held::new(ticket, until, now));
+                self.holding.push(index);
+                break;
             }
+            self.admitted.extend(queue.line_up(ticket));
         }
         if taken > 0 {
             queue.commit();

@@ -1,10 +1,11 @@
 //! Stage two: memory for the data. How it reaches the guest's pages is the queue's [`Reach`]; nothing after this stage and
 //! before [`release`](Worker::release) differs by it.
 
-use blkif_proto::GrantRef;
+use blkif_proto::{GrantRef, PAGE_SIZE};
 use xen_platform::{Access, BackWorld, CopyOp, GrantError, Mapper, Mapping, grant::CopyEnd};
 
 use super::{
+    hold::fare,
     inflight::{Failure, InFlight, Place, Ticket},
     queue::{MappingOf, Queue, Reach},
     worker::Worker,
@@ -215,7 +216,13 @@ fn parse_descriptors<W: BackWorld>(queue: &Queue<W>, descriptors: &[u8], data: &
         tap.aside(indirect.id, descriptors);
     }
     match indirect.with_descriptors(descriptors, &queue.limits) {
-        Ok(request) => data.fill(&request),
+        Ok(request) => {
+            data.fill(&request);
+            if let Some(gate) = queue.gate.as_ref().filter(|gate| gate.is_on()) {
+                let (kind, bytes) = fare(data);
+                gate.refund(kind, (usize::from(indirect.segments) * PAGE_SIZE).saturating_sub(bytes));
+            }
+        }
         Err(error) => data.fail(Failure::Refused(error)),
     }
 }

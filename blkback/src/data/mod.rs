@@ -16,6 +16,7 @@ pub mod buffer;
 pub mod cache;
 mod complaint;
 pub mod handle;
+mod hold;
 pub mod inflight;
 mod map;
 mod poll;

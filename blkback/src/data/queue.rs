@@ -9,11 +9,13 @@ use xen_platform::{BackWorld, DomId, EventChannels, EventError, GrantError, Mapp
 use super::{
     cache::GrantCache,
     complaint::Complaints,
+    hold::Held,
     inflight::Ticket,
     resume::{self, LogSpec},
 };
 use crate::{
     config::Strategy,
+    limit::{DiskThrottle, Gate},
     log::{Log, recover::RecoverError},
     stats::QueueStats,
     steps::{Step, reached},
@@ -58,6 +60,8 @@ pub struct QueueSpec {
     pub log: Option<LogSpec>,
     /// The disk.
     pub image: Arc<Image>,
+    /// What its requests may do in a second; none: whatever they like, for ever.
+    pub throttle: Option<DiskThrottle>,
     /// Where to count.
     pub stats: Arc<QueueStats>,
     /// Who is told what passes the ring.
@@ -182,6 +186,9 @@ pub(super) struct Queue<W: BackWorld> {
     pub(super) phase: Phase,
     pub(super) quiet: Quiet,
     pub(super) barrier: Barrier<MappingOf<W>>,
+    pub(super) gate: Option<Gate>,
+    /// The request that waits for its time; those behind it are in the ring.
+    pub(super) held: Option<Held<MappingOf<W>>>,
     /// Requests admitted and not answered.
     pub(super) in_flight: u32,
     /// Its ring is being looked at; else it is armed, or waits for an answer that makes room.
@@ -235,6 +242,8 @@ impl<W: BackWorld> Queue<W> {
             phase: Phase::Open,
             quiet: Quiet::No,
             barrier: Barrier::Open,
+            gate: spec.throttle.as_ref().map(DiskThrottle::gate),
+            held: None,
             in_flight: 0,
             active: false,
             masked: false,
@@ -254,6 +263,7 @@ impl<W: BackWorld> Queue<W> {
         self.phase == Phase::Open
             && self.quiet == Quiet::No
             && matches!(self.barrier, Barrier::Open)
+            && self.held.is_none()
             && self.in_flight < self.limits.max_requests
     }
 

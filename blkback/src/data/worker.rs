@@ -24,7 +24,7 @@ use blkif_proto::{Entry, MAX_ENTRY_SIZE, segment_block::MAX_ENTRIES};
 use ringbuf::Corrupt;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, warn};
-use xen_platform::{BackWorld, EventChannels, Port};
+use xen_platform::{BackWorld, Clock as _, EventChannels, Port};
 
 use super::{
     handle::{Mailbox, Order, Report, Reporter},
@@ -48,10 +48,13 @@ const TRIM_AFTER: Duration = Duration::from_secs(2);
 pub struct Worker<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> {
     pub(super) mapper: W::Mapper,
     pub(super) events: W::Events,
+    pub(super) clock: W::Time,
     pub(super) storage: S,
     pub(super) queues: Vec<Option<Queue<W>>>,
     /// Queues whose rings are being looked at.
     pub(super) active: Vec<usize>,
+    /// Queues that hold a request until its time has come.
+    pub(super) holding: Vec<usize>,
     /// Queues with answers to publish.
     pub(super) dirty: Vec<usize>,
     /// Requests on their way from one stage to the next.
@@ -71,7 +74,7 @@ pub struct Worker<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> {
     stopped: bool,
     trimmed: bool,
     /// Nothing is admitted.
-    paused: bool,
+    pub(super) paused: bool,
     /// Who is to be told when nothing is under way any more.
     pauses: Option<UnboundedSender<()>>,
 }
@@ -99,9 +102,11 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         Ok(Self {
             mapper,
             events,
+            clock: world.time(),
             storage,
             queues: Vec::new(),
             active: Vec::new(),
+            holding: Vec::new(),
             dirty: Vec::new(),
             admitted: Vec::new(),
             ready: Vec::new(),
@@ -206,7 +211,9 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
     fn sleep(&mut self) -> Result<(), String> {
         // Where Xen has no stable clock to offer, asking for the time is a system call.
         let from = self.poll.is_on().then(Instant::now);
-        let timeout = (!self.trimmed).then_some(TRIM_AFTER);
+        let trim = (!self.trimmed).then_some(TRIM_AFTER);
+        let held = self.wakes_at().map(|at| at.saturating_sub(self.clock.now()));
+        let timeout = held.into_iter().chain(trim).min();
         self.stats.sleeps.add(1);
         let woken = self.storage.wait(timeout).map_err(|error| format!("storage: {error}"))?;
         self.stats.storage_calls.set(self.storage.system_calls());
@@ -219,7 +226,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             self.mailbox.quiet();
             self.look_outside();
         }
-        if !woken && timeout.is_some() && !self.turn()? {
+        if !woken && trim.is_some() && timeout == trim && !self.turn()? {
             self.pool.trim();
             self.trimmed = true;
         }
@@ -406,6 +413,9 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Drop for Worker<W, S> {
         for queue in self.queues.iter_mut().flatten() {
             if let Barrier::Waiting(ticket) = &mut queue.barrier {
                 ticket.data.forgive();
+            }
+            if let Some(held) = &mut queue.held {
+                held.ticket.data.forgive();
             }
         }
         while self.storage.in_flight() > 0 {

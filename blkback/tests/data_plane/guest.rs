@@ -11,6 +11,7 @@ use blkback::{
         queue::{QueueKey, QueueSpec},
         worker::Worker,
     },
+    limit::{DiskThrottle, Rates},
     stats::{QueueStats, WorkerStats},
     storage::{Fault, Faults, Image, ImageOptions, Memory, Storage},
 };
@@ -38,6 +39,7 @@ pub struct Terms {
     pub read_only: bool,
     pub sector_size: u32,
     pub cache_pages: usize,
+    pub rates: Option<Rates>,
 }
 
 impl Default for Terms {
@@ -51,6 +53,7 @@ impl Default for Terms {
             read_only: false,
             sector_size: 512,
             cache_pages: 1056,
+            rates: None,
         }
     }
 }
@@ -167,6 +170,7 @@ impl Rig {
             used: false,
             log: None,
             image,
+            throttle: terms.rates.map(|rates| DiskThrottle::new(&rates, None)),
             stats,
             tap: None,
         })));

@@ -10,5 +10,6 @@
 mod batches;
 mod guest;
 mod hostile;
+mod limits;
 mod order;
 mod strategies;

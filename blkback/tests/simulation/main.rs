@@ -20,6 +20,7 @@
 mod chance;
 mod disk;
 mod guest;
+mod limits;
 mod pair;
 mod truth;
 mod world;

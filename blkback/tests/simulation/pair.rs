@@ -33,6 +33,7 @@ use ledger::{CHUNK, CHUNKS, Ledger};
 use crate::{
     chance::Chance,
     disk::{Platter, Shared, lock},
+    limits::throttle,
 };
 
 pub(crate) struct Pair {
@@ -85,6 +86,7 @@ impl Pair {
         let strategy = chance.one_of(&[Strategy::Copy, Strategy::Persistent, Strategy::Direct]);
         let cache_pages = chance.one_of(&[0, 3, 1056]);
         let failures = chance.pick(4) == 0;
+        let throttle = throttle(chance.pick(6));
         let faults = Faults {
             late_events: chance.one_of(&[0, 0, 200]),
             spurious_events: chance.one_of(&[0, 50]),
@@ -93,11 +95,12 @@ impl Pair {
         machine.set_faults(faults);
         if told {
             println!(
-                "{config:?}\n{features:?}\n{strategy:?}, {cache_pages} pages, failures {failures}, {faults:?}"
+                "{config:?}\n{features:?}\n{strategy:?}, {cache_pages} pages, failures {failures}, {faults:?}, {throttle:?}"
             );
         }
         let platter = Arc::new(Mutex::new(Platter::new(CHUNK * CHUNKS)));
-        let daemon = Daemon::new(&machine, guest, Arc::clone(&platter), features, strategy, cache_pages);
+        let daemon =
+            Daemon::new(&machine, guest, Arc::clone(&platter), features, strategy, cache_pages, throttle);
         let ledger = Ledger::new(failures);
         let idler = machine.world(DomId::DOM0).events().unwrap();
         Self {
@@ -130,6 +133,7 @@ impl Pair {
         let mut idle = 0;
         while !matches!(&self.program, Program::Running(application) if application.under_way() == 0) {
             let before = self.under_way();
+            self.machine.advance(Duration::from_millis(10));
             // Late events come at last when somebody waits.
             self.idler.wait(Some(Duration::ZERO)).unwrap();
             self.control();
@@ -171,7 +175,11 @@ impl Pair {
                 self.say(if fails { "disk fails" } else { "disk finishes" });
                 self.finish_one(fails);
             }
-            170..=189 => self.control(),
+            170..=188 => self.control(),
+            189 => {
+                self.say("time passes");
+                self.machine.advance(Duration::from_millis(self.chance.pick(100) as u64));
+            }
             190 | 191 => {
                 self.say("the power fails, in thought");
                 self.check_power_loss();

@@ -28,6 +28,7 @@ use crate::{
     chance::Chance,
     disk::{Disk, Platter, Shared, lock},
     guest::{CHUNK, CHUNKS, Guest, SECTORS},
+    limits::throttle,
 };
 
 type Store = Disk<InFlight<fake::Mapping>>;
@@ -105,13 +106,15 @@ impl World {
             used: false,
             log: Some(LogSpec { path: folder.path().join("log"), identity: "the only one".into() }),
             image: Arc::new(Image::null(SECTORS * 512, &options).unwrap()),
+            throttle: throttle(pick(6)),
             stats: Arc::new(QueueStats::default()),
             tap: None,
         };
         if told {
             println!(
-                "{abi:?}, {mode:?}, {strategy:?}, persistent {persistent}, {} pages, failures {failures}",
-                spec.ring_refs.len()
+                "{abi:?}, {mode:?}, {strategy:?}, persistent {persistent}, {} pages, failures {failures}, {:?}",
+                spec.ring_refs.len(),
+                spec.throttle.as_ref().map(|throttle| throttle.own().rates())
             );
         }
         let guest = Guest::new(ring, lender, events, port, limits, persistent);
@@ -152,6 +155,7 @@ impl World {
         let mut idle = 0;
         while self.guest.waits() > 0 {
             let begin = self.guest.waits();
+            self.machine.advance(Duration::from_millis(10));
             self.work();
             self.finish_one(false);
             while self.guest.take(&self.platter, self.failures) {}
@@ -194,6 +198,10 @@ impl World {
                 self.say("an event for nothing");
                 self.guest.events.notify(self.guest.port).unwrap();
             }
+            97 => {
+                self.say("time passes");
+                self.machine.advance(Duration::from_millis(self.chance.pick(100) as u64));
+            }
             _ => {
                 self.say("killed");
                 self.kill();
@@ -205,7 +213,8 @@ impl World {
     /// The worker does one turn, if there is something to wake it.
     fn work(&mut self) {
         let Some(backend) = &mut self.backend else { return };
-        let woken = backend.worker.look_outside() || backend.worker.storage().has_done();
+        let due = backend.worker.wakes_at().is_some_and(|at| at <= self.machine.now());
+        let woken = backend.worker.look_outside() || backend.worker.storage().has_done() || due;
         if backend.asleep && !woken {
             return;
         }

@@ -151,6 +151,7 @@ impl Rig {
             used: false,
             log: None,
             image: Image::null(sectors * 512, &ImageOptions::default()).unwrap().into(),
+            throttle: None,
             stats: Default::default(),
             tap: None,
         };

@@ -121,6 +121,7 @@ impl FrontWorld for World {
 impl BackWorld for World {
     type Mapper = Mapper;
     type Events = Events;
+    type Time = FakeClock;
 
     fn mapper(&self) -> Result<Mapper, GrantError> {
         Ok(Mapper::new(self.process.clone()))
@@ -128,6 +129,10 @@ impl BackWorld for World {
 
     fn events(&self) -> Result<Events, EventError> {
         Events::new(self.process.clone())
+    }
+
+    fn time(&self) -> FakeClock {
+        FakeClock(self.process.machine.clone())
     }
 }
 

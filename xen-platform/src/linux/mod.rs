@@ -127,6 +127,7 @@ impl World {
 impl BackWorld for World {
     type Mapper = Mapper;
     type Events = Events;
+    type Time = SystemClock;
 
     fn mapper(&self) -> Result<Mapper, GrantError> {
         self.take(|nodes| &mut nodes.gntdev).map_or_else(Mapper::open, |node| Ok(Mapper::over(node)))
@@ -134,6 +135,10 @@ impl BackWorld for World {
 
     fn events(&self) -> Result<Events, EventError> {
         self.take(|nodes| &mut nodes.evtchn).map_or_else(Events::open, |node| Ok(Events::over(node)))
+    }
+
+    fn time(&self) -> SystemClock {
+        self.clock
     }
 }
 

@@ -183,6 +183,7 @@ impl FrontWorld for World {
 impl BackWorld for World {
     type Mapper = Mapper;
     type Events = Events;
+    type Time = SystemClock;
 
     fn mapper(&self) -> Result<Mapper, GrantError> {
         Ok(Mapper::new(self.connection.clone()))
@@ -190,5 +191,9 @@ impl BackWorld for World {
 
     fn events(&self) -> Result<Events, EventError> {
         Events::new(self.connection.clone())
+    }
+
+    fn time(&self) -> SystemClock {
+        self.clock
     }
 }

@@ -14,6 +14,7 @@ use blkback::{
         resume::LogSpec,
         worker::Worker,
     },
+    limit::DiskThrottle,
     stats::{QueueStats, WorkerStats},
     storage::{Image, ImageOptions},
 };
@@ -45,6 +46,7 @@ pub(crate) struct Daemon {
     features: BackendFeatures,
     strategy: Strategy,
     cache_pages: usize,
+    throttle: Option<DiskThrottle>,
     image: Arc<Image>,
     folder: tempfile::TempDir,
     connections: u64,
@@ -74,6 +76,7 @@ impl Daemon {
         features: BackendFeatures,
         strategy: Strategy,
         cache_pages: usize,
+        throttle: Option<DiskThrottle>,
     ) -> Self {
         let mut store = machine.store().connect(DomId::DOM0).unwrap();
         let frontend = format!("/local/domain/{guest}/device/vbd/51712");
@@ -113,6 +116,7 @@ impl Daemon {
             features,
             strategy,
             cache_pages,
+            throttle,
             image,
             folder: tempfile::tempdir_in("/dev/shm").unwrap(),
             connections: 0,
@@ -199,6 +203,7 @@ impl Daemon {
                 identity: format!("connection {connection}"),
             }),
             image: Arc::clone(&self.image),
+            throttle: self.throttle.clone(),
             stats: Arc::new(QueueStats::default()),
             tap: None,
         });
@@ -229,7 +234,8 @@ impl Daemon {
     /// The worker does one turn, if there is something to wake it.
     pub(crate) fn work(&mut self) {
         let Some(process) = &mut self.process else { return };
-        let woken = process.worker.look_outside() || process.worker.storage().has_done();
+        let due = process.worker.wakes_at().is_some_and(|at| at <= self.machine.now());
+        let woken = process.worker.look_outside() || process.worker.storage().has_done() || due;
         if process.asleep && !woken {
             return;
         }

@@ -98,6 +98,7 @@ impl Guest {
             used: false,
             log: shape.log.then_some(log),
             image: Arc::new(Image::null(SECTORS * 512, &options).unwrap()),
+            throttle: None,
             stats: Arc::default(),
             tap: None,
         };

@@ -62,6 +62,7 @@ impl Innocent {
             used: false,
             log: Some(LogSpec { path: log, identity: "innocent".into() }),
             image: Arc::new(image),
+            throttle: None,
             stats: Arc::default(),
             tap: None,
         };
