@@ -386,6 +386,12 @@ impl Config {
         self.control.socket.clone().or_else(in_run_dir).filter(|_| self.control.enabled)
     }
 
+    /// Files and folders with what it takes to connect to servers; what lies beside the configuration of Ceph is among it.
+    pub fn credentials(&self) -> Vec<PathBuf> {
+        let of_ceph = self.ceph.iter().filter_map(|ceph| ceph.conf.parent());
+        self.sandbox.credentials.iter().cloned().chain(of_ceph.map(Path::to_owned)).collect()
+    }
+
     /// The servers that images may be on: those of the configuration, and of what single disks are given.
     pub fn servers(&self) -> Servers {
         let named = self.sandbox.images.iter().flatten().filter_map(|path| server(path)?.ok());
@@ -462,8 +468,8 @@ impl Config {
             if !(1..=300).contains(&ceph.timeout_s) {
                 return bad("ceph.timeout-s", format!("{} is not from 1 to 300", ceph.timeout_s));
             }
-            if let Some(path) = ceph.folders.iter().chain([&ceph.conf]).find(|path| !is_plain(path)) {
-                return bad("ceph", format!("{} is not absolute, or has .. in it", path.display()));
+            if !is_plain(&ceph.conf) {
+                return bad("ceph.conf", format!("{} is not absolute, or has .. in it", ceph.conf.display()));
             }
         }
         let disks = self.disks.iter().map(|(name, disk)| (format!("disks.{name:?}"), disk));

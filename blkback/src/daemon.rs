@@ -113,7 +113,8 @@ where
         let failed = |cause| DaemonError::Logs { path: logs.clone(), cause };
         std::fs::create_dir_all(logs).map_err(failed)?;
     }
-    let clusters = Clusters { ceph: config.ceph.clone(), records: logs.clone() };
+    let clusters =
+        Clusters { ceph: config.ceph.clone(), credentials: config.credentials(), records: logs.clone() };
     let clock = world.time();
     let throttles = Throttles::new(&config, move || clock.now());
     let context = Arc::new(Context {

@@ -31,6 +31,9 @@ mod upgrade;
 /// Where images are on a Xen host, unless the configuration says otherwise.
 const IMAGES: [&str; 2] = ["/srv", "/var/lib/xen/images"];
 
+/// How long images of Ceph have to be closed in the end.
+const CLOSING: Duration = Duration::from_secs(10);
+
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     let done = match &arguments.command {
@@ -71,8 +74,9 @@ fn run(arguments: &cli::Arguments) -> Result<ExitCode> {
     let servers = config.servers();
     let prepare = |refusal| {
         let sandbox = &config.sandbox;
-        let prepared =
-            || Sandbox::prepare(sandbox.user.as_deref(), config.logs(), sandbox.credentials.clone(), refusal);
+        let user = sandbox.user.as_deref();
+        let network = config.ceph.is_some();
+        let prepared = || Sandbox::prepare(user, config.logs(), config.credentials(), network, refusal);
         sandbox.enabled.then(prepared).transpose().context("cannot make the sandbox")
     };
     if arguments.self_test_sandbox {
@@ -104,6 +108,9 @@ fn run(arguments: &cli::Arguments) -> Result<ExitCode> {
             if !config.servers().is_empty() {
                 // Within the sandbox it cannot be. Whoever misses it is told when a disk needs it.
                 _ = storage::nbd::load();
+            }
+            if config.ceph.is_some() {
+                storage::rbd::load();
             }
             match sim {
                 None => serve_linux(config, contained)?,
@@ -156,7 +163,7 @@ fn serve(world: impl BackWorld, store: Option<&Path>, config: Config, contained:
         .max_blocking_threads(16)
         .thread_keep_alive(Duration::from_millis(100))
         .build()?;
-    runtime.block_on(async {
+    let served: Result<()> = runtime.block_on(async {
         let (measure, measures) = unbounded_channel();
         forward_hangups(measure)?;
         let shutdown = asked_to_end()?;
@@ -185,7 +192,9 @@ fn serve(world: impl BackWorld, store: Option<&Path>, config: Config, contained:
         let outside = Arc::new(charge.line);
         daemon::run_with(world, store, outside, config, storage, operator, shutdown).await?;
         Ok(())
-    })
+    });
+    storage::rbd::wait_until_closed(CLOSING);
+    served
 }
 
 /// Makes the control socket, and what is asked there.

@@ -35,17 +35,20 @@ pub struct Sandbox {
     who: Option<Identity>,
     logs: Option<PathBuf>,
     credentials: Vec<PathBuf>,
+    network: bool,
     refusal: Refusal,
 }
 
 impl Sandbox {
     /// For a daemon that becomes the user `configured` (absent: the usual one, if root starts it and there is such a user), and
-    /// notes in the folder `logs` what is under way, and reads `credentials`, files or folders, when it connects to a server. To be made while this process may still do everything: it makes the folder, and
+    /// notes in the folder `logs` what is under way, and reads `credentials`, files or folders, when it connects to a server: by
+    /// itself, where it is let into the `network`. To be made while this process may still do everything: it makes the folder, and
     /// gives it to that user. Errors: it cannot become that user; it cannot make the folder.
     pub fn prepare(
         configured: Option<&str>,
         logs: Option<PathBuf>,
         credentials: Vec<PathBuf>,
+        network: bool,
         refusal: Refusal,
     ) -> io::Result<Self> {
         let who = Identity::find(configured)?;
@@ -55,16 +58,16 @@ impl Sandbox {
                 who.give(logs)?;
             }
         }
-        Ok(Self { who, logs, credentials, refusal })
+        Ok(Self { who, logs, credentials, network, refusal })
     }
 
     /// Goes in, for good, with all threads that are started from now on; there must be no others yet. What is open stays open. Errors:
     /// the system's; what the kernel does not offer is a warning.
     pub fn enter(&self, charge: &Charge) -> io::Result<Filters> {
-        let filters = Filters::compile(self.refusal)?;
+        let filters = Filters::compile(self.refusal, self.network)?;
         rights::drop_all(self.who.as_ref())?;
         charge.bind()?;
-        let files = files::restrict(self.logs.as_deref(), &self.credentials)?;
+        let files = files::restrict(self.logs.as_deref(), &self.credentials, self.network)?;
         filters.apply()?;
         let user = self.who.as_ref().map_or("unchanged", Identity::name);
         info!(user, landlock = ?files, "contained");

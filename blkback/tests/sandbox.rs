@@ -61,6 +61,20 @@ fn nothing_but_the_daemons_work_is_possible_inside() {
     }
 }
 
+/// Where clusters of Ceph are to be reached, connections are left to it, and what is in their folders.
+#[test]
+fn with_clusters_it_may_connect_and_no_more() {
+    let folder = folder();
+    let config = folder.path().join("blkback.toml");
+    std::fs::write(&config, "[ceph]\nconf = \"/nonexistent/ceph.conf\"\n").unwrap();
+    let (with, without) =
+        (Trial::run("/srv", &["--config", config.to_str().unwrap()]), Trial::run("/srv", &[]));
+    assert!(with.passed, "{:#?}", with.lines);
+    let only: Vec<_> = without.lines.iter().filter(|line| !with.lines.contains(line)).collect();
+    assert_eq!(only, ["refused (EPERM): use the network", "refused (EPERM): connect a socket"]);
+    assert!(with.says("refused (EPERM): use local services"), "{:#?}", with.lines);
+}
+
 #[test]
 fn without_the_sandbox_the_self_test_fails() {
     let trial = Trial::run("/srv", &["--no-sandbox"]);

@@ -10,9 +10,9 @@ use blkback::storage::{
 use tests::ceph::{Auth, Cluster};
 
 fn open(cluster: &Cluster, text: &str, options: &ImageOptions) -> Result<Image, ImageError> {
-    let folders = vec![cluster.dir().to_owned()];
-    let ceph = Ceph { conf: cluster.conf(), folders, timeout_s: 5, ..Ceph::default() };
-    Clusters { ceph: Some(ceph), records: None }.open(&Name::parse(text).unwrap(), options)
+    let ceph = Ceph { conf: cluster.conf(), timeout_s: 5, ..Ceph::default() };
+    let credentials = vec![cluster.dir().to_owned()];
+    Clusters { ceph: Some(ceph), credentials, records: None }.open(&Name::parse(text).unwrap(), options)
 }
 
 #[test]

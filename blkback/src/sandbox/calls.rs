@@ -102,6 +102,19 @@ const OLD: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD: &[c_long] = &[];
 
+/// What librados does beside all that, with sockets that [`allowed`] lets it have.
+const NETWORK: &[c_long] = &[
+    libc::SYS_connect,
+    libc::SYS_getpeername,
+    libc::SYS_getsockname,
+    libc::SYS_getsockopt,
+    libc::SYS_pipe2,
+    libc::SYS_setsockopt,
+    libc::SYS_uname,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_create,
+];
+
 /// `PR_SET_VMA`: names for memory, of which the C library makes use.
 const PR_SET_VMA: u64 = 0x5356_4D41;
 /// `SECCOMP_SET_MODE_FILTER`.
@@ -129,8 +142,8 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// For this process, whose number is in them.
-    pub fn compile(refusal: Refusal) -> io::Result<Self> {
+    /// For this process, whose number is in them. With a `network`, it may connect to others.
+    pub fn compile(refusal: Refusal, network: bool) -> io::Result<Self> {
         let refused = || match refusal {
             Refusal::Fail => SeccompAction::Errno(libc::EPERM.cast_unsigned()),
             Refusal::Die => SeccompAction::KillProcess,
@@ -142,7 +155,8 @@ impl Filters {
         let seal = [(libc::SYS_io_uring_setup, Vec::new())].into();
         Ok(Self {
             fall_back: program(fall_back, SeccompAction::Allow, enosys).map_err(failed)?,
-            allowed: program(allowed().map_err(failed)?, refused(), SeccompAction::Allow).map_err(failed)?,
+            allowed: program(allowed(network).map_err(failed)?, refused(), SeccompAction::Allow)
+                .map_err(failed)?,
             seal: program(seal, SeccompAction::Allow, eperm).map_err(failed)?,
         })
     }
@@ -174,9 +188,10 @@ fn failed(error: Error) -> io::Error {
 }
 
 /// Every call that is allowed, with what its arguments must be.
-fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
+fn allowed(network: bool) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for call in ANY.iter().chain(OLD) {
+    let of_network = if network { NETWORK } else { &[] };
+    for call in ANY.iter().chain(OLD).chain(of_network) {
         rules.insert(*call, Vec::new());
     }
     let own = u64::from(std::process::id());
@@ -210,5 +225,20 @@ fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
         Ok(())
     };
     all().map_err(Error::Backend)?;
+    if network {
+        rules.insert(libc::SYS_socket, streams().map_err(Error::Backend)?);
+    }
     Ok(rules)
+}
+
+/// Arguments of `socket` for TCP, of both versions of IP.
+fn streams() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    // What is beside the kind are flags.
+    let stream = Op::MaskedEq(0xF);
+    let of = |family: i32| {
+        let family = SeccompCondition::new(0, Len::Dword, Op::Eq, u64::from(family.cast_unsigned()))?;
+        let kind = libc::SOCK_STREAM.cast_unsigned();
+        SeccompRule::new(vec![family, SeccompCondition::new(1, Len::Dword, stream.clone(), u64::from(kind))?])
+    };
+    [libc::AF_INET, libc::AF_INET6].into_iter().map(of).collect()
 }

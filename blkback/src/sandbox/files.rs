@@ -28,15 +28,19 @@ pub enum Enforced {
 }
 
 /// Lets this thread, and those it starts, open what lies in `logs`, read `credentials` and what the kernel tells, and nothing else; send
-/// no signals to other processes, and use no network. What is open already stays as it is.
-pub(super) fn restrict(logs: Option<&Path>, credentials: &[PathBuf]) -> io::Result<Enforced> {
+/// no signals to other processes, and, unless it is let into the `network`, connect to nobody. What is open already stays as it is.
+pub(super) fn restrict(logs: Option<&Path>, credentials: &[PathBuf], network: bool) -> io::Result<Enforced> {
     let failed = |error: landlock::RulesetError| io::Error::other(format!("landlock: {error}"));
     // All that any version can refuse; what this kernel does not know is left out.
     let latest = ABI::V6;
+    let mut refused = AccessNet::from_all(latest);
+    if network {
+        refused.remove(AccessNet::ConnectTcp);
+    }
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(latest))
-        .and_then(|rules| rules.handle_access(AccessNet::from_all(latest)))
+        .and_then(|rules| rules.handle_access(refused))
         .and_then(|rules| rules.scope(Scope::from_all(latest)))
         .and_then(Ruleset::create)
         .map_err(failed)?;

@@ -103,7 +103,8 @@ pub fn run(sandbox: Option<&Sandbox>, charge: &Charge, trial: &Trial) -> io::Res
         report.refused(&format!("look into the keeper's {file}"), || File::open(&path).map(drop));
     }
     report.refused("run a program", || Command::new("/bin/true").status().map(drop));
-    for (what, number, arguments) in CALLS {
+    let network = sandbox.is_some_and(|sandbox| sandbox.network);
+    for (what, number, arguments) in CALLS.iter().chain(if network { &[] } else { CONNECTING }) {
         report.refused(what, || call(*number, *arguments));
     }
     report.refused("signal another process", || Ok(nix::sys::signal::kill(charge.keeper, None)?));
@@ -118,8 +119,10 @@ const CALLS: &[(&str, c_long, [c_long; 4])] = &[
     ("trace a process", libc::SYS_ptrace, [-1, 0, 0, 0]),
     ("read another process' memory", libc::SYS_process_vm_readv, [-1, 0, 0, 0]),
     ("take another process' descriptor", libc::SYS_pidfd_getfd, [-1, 0, 0, 0]),
-    ("use the network", libc::SYS_socket, [libc::AF_INET as c_long, libc::SOCK_STREAM as c_long, 0, 0]),
-    ("connect a socket", libc::SYS_connect, [-1, 0, 0, 0]),
+    ("use local services", libc::SYS_socket, [libc::AF_UNIX as c_long, libc::SOCK_STREAM as c_long, 0, 0]),
+    ("send datagrams", libc::SYS_socket, [libc::AF_INET as c_long, libc::SOCK_DGRAM as c_long, 0, 0]),
+    ("forge packets", libc::SYS_socket, [libc::AF_PACKET as c_long, libc::SOCK_RAW as c_long, 0, 0]),
+    ("give a socket a port", libc::SYS_bind, [-1, 0, 0, 0]),
     ("listen on a socket", libc::SYS_listen, [-1, 0, 0, 0]),
     ("mount a file system", libc::SYS_mount, [0; 4]),
     ("change the root", libc::SYS_pivot_root, [0; 4]),
@@ -140,6 +143,12 @@ const CALLS: &[(&str, c_long, [c_long; 4])] = &[
     ("use credentials with an io_uring", libc::SYS_io_uring_register, [-1, 9, 0, 0]),
     ("push a character into a terminal", libc::SYS_ioctl, [-1, 0x5412, 0, 0]),
     ("make an event channel to a virtual interrupt", libc::SYS_ioctl, [-1, 0x4_4500, 0, 0]),
+];
+
+/// What only clients of clusters do.
+const CONNECTING: &[(&str, c_long, [c_long; 4])] = &[
+    ("use the network", libc::SYS_socket, [libc::AF_INET as c_long, libc::SOCK_STREAM as c_long, 0, 0]),
+    ("connect a socket", libc::SYS_connect, [-1, 0, 0, 0]),
 ];
 
 /// Makes a system call by number, none of whose arguments is an address.

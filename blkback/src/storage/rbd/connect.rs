@@ -29,11 +29,16 @@ const OSD_PATIENCE: &str = "rados_osd_op_timeout";
 
 /// Connects to the image's cluster; what is asked of it from now on is answered or fails within the time configured. Errors: why not, for
 /// people.
-pub(super) fn connect(functions: &'static Functions, name: &Name, ceph: &Ceph) -> Result<Cluster, String> {
+pub(super) fn connect(
+    functions: &'static Functions,
+    name: &Name,
+    ceph: &Ceph,
+    credentials: &[PathBuf],
+) -> Result<Cluster, String> {
     let id = name.id.as_deref().unwrap_or(&ceph.id);
     let conf = name.conf.as_ref().unwrap_or(&ceph.conf);
     for path in [Some(conf), name.keyring.as_ref()].into_iter().flatten() {
-        within(path, &ceph.folders)?;
+        within(path, credentials)?;
     }
     let seconds = ceph.timeout_s.to_string();
     let failed = |what: &str| {
@@ -76,12 +81,12 @@ pub(super) fn be_patient(cluster: &Cluster, seconds: Option<u32>) -> Result<(), 
     cluster.set(OSD_PATIENCE, &seconds.unwrap_or(0).to_string())
 }
 
-fn within(path: &Path, folders: &[PathBuf]) -> Result<(), String> {
-    if folders.iter().any(|folder| path.starts_with(folder)) {
+fn within(path: &Path, credentials: &[PathBuf]) -> Result<(), String> {
+    if credentials.iter().any(|place| path.starts_with(place)) {
         return Ok(());
     }
     Err(format!(
-        "{} lies outside of the folders for Ceph's files (`folders` in the section [ceph])",
+        "{} is not among `credentials` in the section [sandbox] of the configuration",
         path.display()
     ))
 }

@@ -39,24 +39,17 @@ use record::Record;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Ceph {
-    /// The configuration file of images that name none.
+    /// The configuration file of images that name none. What lies beside it may be read.
     pub conf: PathBuf,
     /// The client of images that name none, without its `client.`.
     pub id: String,
-    /// Where configurations and keys are: the daemon may read there.
-    pub folders: Vec<PathBuf>,
     /// Seconds that a cluster has to answer while a disk is attached, 1 to 300. Afterwards a guest waits for as long as it takes.
     pub timeout_s: u32,
 }
 
 impl Default for Ceph {
     fn default() -> Self {
-        Self {
-            conf: "/etc/ceph/ceph.conf".into(),
-            id: "admin".into(),
-            folders: vec!["/etc/ceph".into()],
-            timeout_s: 10,
-        }
+        Self { conf: "/etc/ceph/ceph.conf".into(), id: "admin".into(), timeout_s: 10 }
     }
 }
 
@@ -65,6 +58,8 @@ impl Default for Ceph {
 pub struct Clusters {
     /// How they are reached; absent: there are none.
     pub ceph: Option<Ceph>,
+    /// Files and folders that configurations and keys may be read from.
+    pub credentials: Vec<PathBuf>,
     /// Where clients are noted for a next daemon.
     pub records: Option<PathBuf>,
 }
@@ -84,7 +79,7 @@ impl Clusters {
         let ceph = self.ceph.as_ref();
         let ceph = ceph.ok_or_else(|| refused("the configuration has no section [ceph]".into()))?;
         let functions = ffi::functions().map_err(|error| refused(error.to_string()))?;
-        let cluster = connect::connect(functions, name, ceph).map_err(refused)?;
+        let cluster = connect::connect(functions, name, ceph, &self.credentials).map_err(refused)?;
 
         let Name { pool, namespace, image, snapshot, .. } = name;
         let failed = |what: &str| {
