@@ -7,6 +7,7 @@
 //!
 //! What a guest must not notice: every request is answered once, okay, with the right bytes, behind the barriers before it.
 
+mod disks;
 mod model;
 mod shape;
 mod workload;
@@ -21,14 +22,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use blkback::steps::Step;
 
-pub use self::shape::{SHAPES, Shape};
 use self::workload::Workload;
+pub use self::{
+    disks::{Disks, Files},
+    shape::{SHAPES, Shape},
+};
 use crate::{
-    conformance::rig::{Guest, Image, noise},
-    world::{Binaries, World, interrupted},
+    conformance::rig::{Guest, noise},
+    world::{Binaries, Disk, World, interrupted},
 };
 
 /// What to do.
@@ -38,6 +42,8 @@ pub struct Campaign {
     pub kills: u32,
     /// From which everything random follows, but for what threads and disks make of it.
     pub seed: u64,
+    /// Longest time from one kill to the next; many come much earlier, while the daemon takes its rings over.
+    pub longest: Duration,
     /// Whether the daemon can be told to die at a step: a build for tests can.
     pub steps: bool,
     /// The programs.
@@ -103,18 +109,18 @@ struct Shared {
     failed: AtomicBool,
 }
 
-/// Longest time from one kill to the next; many come much earlier, while the daemon takes its rings over.
-const LONGEST: Duration = Duration::from_millis(50);
-/// How long a step is waited for.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// Longest time from one kill to the next, for daemons that have their images open in no time.
+pub const LONGEST: Duration = Duration::from_millis(50);
+/// How much longer a step is waited for.
+const STEPS_LONGER: u32 = 6;
 const CONFIG: &str =
     "[daemon]\nworkers = 2\nshutdown-s = 2\n[offer]\nring-pages = 4\nqueues = 4\npersistent = true\n";
 
 impl Campaign {
-    /// Runs it. Errors: what a guest noticed.
-    pub fn run(&self, mut progress: impl FnMut(u32)) -> Result<Report> {
+    /// Runs it. Errors: what a guest noticed, or what is not on its disk in the end.
+    pub fn run(&self, disks: &dyn Disks, mut progress: impl FnMut(u32)) -> Result<Report> {
         let mut world = World::start(self.binaries.clone())?;
-        std::fs::write(world.dir().join("blkback.toml"), CONFIG)?;
+        std::fs::write(world.dir().join("blkback.toml"), format!("{CONFIG}{}", disks.config()))?;
         self.start(&mut world, None)?;
         let shared = Arc::new(Shared {
             begin: Instant::now(),
@@ -124,15 +130,16 @@ impl Campaign {
         });
         let mut guests = Vec::new();
         for (number, shape) in (1..).zip(SHAPES) {
-            let image = Image::create(world.dir().join(format!("{}.img", shape.name)), model::BYTES as u64)?;
-            let vbd = world.guest_with_disk(&image.disk())?;
+            let image = disks.make(world.dir(), shape.name, model::BYTES as u64)?;
+            let vbd = world.guest_with_disk(&Disk::new(image))?;
             let guest = Guest::of(world.dir(), vbd, shape.abi)?;
-            let workload = Workload::new(shape, guest, image, self.seed ^ number, Arc::clone(&shared))?;
+            let workload = Workload::new(shape, guest, self.seed ^ number, Arc::clone(&shared))?;
             guests.push(thread::Builder::new().name(shape.name.into()).spawn(move || workload.run())?);
         }
         let mut report = Report::default();
         let killed = self.kill(&mut world, &shared, &mut report, &mut progress);
         shared.over.store(true, SeqCst);
+        let mut models = Vec::new();
         for guest in guests {
             let name = guest.thread().name().unwrap_or_default().to_owned();
             let done = guest.join().map_err(|_| anyhow::anyhow!("the guest panicked"))?;
@@ -140,12 +147,20 @@ impl Campaign {
                 done.with_context(|| format!("guest {name}, seed {}\n{}", self.seed, world.backend_words()))?;
             report.requests += done.requests;
             report.pauses.extend(done.pauses);
+            models.push((name, done.model));
         }
         killed?;
         report.took = shared.begin.elapsed();
         report.pauses.sort_unstable();
         (report.again, report.untold) = recovered(&std::fs::read_to_string(world.dir().join("blkback.log"))?);
         world.stop_backend()?;
+        for (name, model) in models {
+            let contents = disks.contents(world.dir(), &name)?;
+            ensure!(contents.len() == model::BYTES, "guest {name}: {} bytes in the end", contents.len());
+            if let Some(at) = model.differs(0, &contents) {
+                bail!("guest {name}, seed {}: in the end the image differs at byte {at}", self.seed);
+            }
+        }
         Ok(report)
     }
 
@@ -172,9 +187,9 @@ impl Campaign {
         for kill in 0..self.kills {
             let begin = Instant::now();
             match armed {
-                None => thread::sleep(LONGEST * random(256) / 256),
+                None => thread::sleep(self.longest * random(256) / 256),
                 Some(_) => {
-                    while begin.elapsed() < PATIENCE && world.check_backend().is_ok() {
+                    while begin.elapsed() < self.longest * STEPS_LONGER && world.check_backend().is_ok() {
                         thread::sleep(Duration::from_micros(500));
                     }
                 }
@@ -199,7 +214,7 @@ impl Campaign {
         }
         // The last one is to live.
         if armed.is_some() {
-            thread::sleep(PATIENCE);
+            thread::sleep(self.longest * STEPS_LONGER);
             world.end_backend();
             self.start(world, None)?;
         }

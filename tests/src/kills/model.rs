@@ -14,6 +14,12 @@ pub(super) struct Model {
     busy: [bool; CHUNKS],
 }
 
+impl Default for Model {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Model {
     /// A disk of zeros.
     pub(super) fn new() -> Self {

@@ -4,7 +4,10 @@ use std::{io::IsTerminal as _, process::ExitCode};
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
-use tests::{kills::Campaign, world::Binaries};
+use tests::{
+    kills::{Campaign, Files, LONGEST},
+    world::Binaries,
+};
 
 /// Arguments of `kills`.
 #[derive(clap::Args, Debug)]
@@ -27,8 +30,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     // The daemon of a build without debug assertions cannot be told to die at a step.
     let steps = cfg!(debug_assertions);
-    let campaign = Campaign { kills: args.kills, seed, steps, binaries: Binaries::build()? };
-    let report = campaign.run(|kills| bar.set_position(kills.into()))?;
+    let campaign =
+        Campaign { kills: args.kills, seed, longest: LONGEST, steps, binaries: Binaries::build()? };
+    let report = campaign.run(&Files, |kills| bar.set_position(kills.into()))?;
     bar.finish_and_clear();
     println!("{report}");
     Ok(ExitCode::SUCCESS)
