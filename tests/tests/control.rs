@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
     thread::sleep,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -136,6 +136,31 @@ fn a_disk_grows_and_shrinks_under_its_guest() {
     refused(&world, &["resize", "1/xvda", "16000T"], 1, "cannot be resized");
     refused(&world, &["resize", &format!("{}/xvda", null.guest), "2G"], 6, "there is nothing to resize");
     assert_eq!(fs::metadata(&a).unwrap().len(), MIB / 2);
+    guest.stop().unwrap();
+    world.stop().unwrap();
+}
+
+#[test]
+fn limits_are_shown_and_changed() {
+    let mut world = world();
+    let a = image(&world, "a.img", 1);
+    let vbd = world.guest_with_disk(&Disk::new(a.to_str().unwrap())).unwrap();
+    let (mut guest, socket) = connected(&world, &vbd);
+    let shown = |words: &[&str]| String::from_utf8(blkctl(&world, words).stdout).unwrap();
+    assert_eq!(shown(&["limit", "1/xvda"]), "no limits\n");
+    done(&world, &["limit", "1/xvda", "--read-bytes", "512K", "--iops", "1000"]);
+    let limits = json(&world, &["limit", "1/xvda"]);
+    assert_eq!((&limits["limits"]["read-bytes"], &limits["limits"]["iops"]), (&524_288.into(), &1000.into()));
+    assert!(shown(&["limit", "1/xvda"]).contains("512.00 KiB/s"));
+    // One MiB at half a MiB a second, but for the burst.
+    let begin = Instant::now();
+    read(&socket).unwrap();
+    assert!(begin.elapsed() > Duration::from_millis(1500), "{:?}", begin.elapsed());
+    refused(&world, &["limit", "1/xvda", "--iops", "0"], 2, "iops: 0 would let nothing pass");
+    refused(&world, &["limit", "--group", "gold"], 3, "there is no group gold");
+    refused(&world, &["limit"], 2, "required");
+    done(&world, &["limit", "1/xvda", "--off"]);
+    assert_eq!(shown(&["limit", "1/xvda"]), "no limits\n");
     guest.stop().unwrap();
     world.stop().unwrap();
 }

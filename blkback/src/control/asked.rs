@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 use super::{
     inbox::{DeviceHandle, Message},
     store::DeviceId,
+    throttles::{ThrottleError, Throttles},
 };
 use crate::ctl::{
     desk::Ask,
@@ -12,7 +13,11 @@ use crate::ctl::{
 };
 
 /// Passes a question on: to the one device it is about, or to all of them.
-pub(super) fn pass_on<'a>(ask: Ask, devices: impl Iterator<Item = (&'a DeviceId, &'a DeviceHandle)> + Clone) {
+pub(super) fn pass_on<'a>(
+    ask: Ask,
+    throttles: &Throttles,
+    devices: impl Iterator<Item = (&'a DeviceId, &'a DeviceHandle)> + Clone,
+) {
     match ask.command.disk() {
         Some(name) => {
             // Of several kinds with the same number only one can be the guest's.
@@ -24,10 +29,26 @@ pub(super) fn pass_on<'a>(ask: Ask, devices: impl Iterator<Item = (&'a DeviceId,
                 }
             }
         }
+        None if let Command::LimitGroup { group, limits } = &ask.command => {
+            let outcome = limits.map_or(Ok(()), |limits| throttles.set_group(group, &limits));
+            let outcome = outcome.and_then(|()| throttles.of_group(group));
+            ask.answer(outcome.map(Answer::Limits).map_err(Into::into));
+        }
         None => {
             let parts = devices.map(|(_, handle)| part(&ask.command, handle)).collect();
             tokio::spawn(gather(ask, parts));
         }
+    }
+}
+
+impl From<ThrottleError> for Failure {
+    fn from(error: ThrottleError) -> Self {
+        let kind = match &error {
+            ThrottleError::NoDisk(_) => FailureKind::NotNow,
+            ThrottleError::NoGroup(_) => FailureKind::NoSuchDisk,
+            ThrottleError::Value { .. } => FailureKind::Malformed,
+        };
+        Failure::new(kind, error.to_string())
     }
 }
 

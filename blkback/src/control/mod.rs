@@ -146,7 +146,7 @@ impl Control {
                 Some(joined) = self.tasks.join_next() => self.ended(joined),
                 _ = resize_check.tick() => self.tell_all(|| Message::Measure),
                 Some(()) = operator.measure.recv() => self.tell_all(|| Message::Measure),
-                Some(ask) = operator.asks.recv() => asked::pass_on(ask, self.devices.iter()),
+                Some(ask) = operator.asks.recv() => asked::pass_on(ask, &self.context.throttles, self.devices.iter()),
             }
         }
     }

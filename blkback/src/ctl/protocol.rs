@@ -12,6 +12,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::limit::Rates;
+
 /// The version of all this.
 pub const VERSION: u32 = 1;
 
@@ -44,6 +46,22 @@ pub enum Command {
         /// Which; all if none is named.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         disk: Option<DiskName>,
+    },
+    /// Limits a disk, in place of all limits that it had besides its group's. Answered by [`Answer::Limits`], those that are in force then.
+    Limit {
+        /// Which.
+        disk: DiskName,
+        /// The limits; nothing is changed without, and an empty object lifts all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limits: Option<Rates>,
+    },
+    /// The same for a group of disks, which share the limits.
+    LimitGroup {
+        /// Its name in the configuration.
+        group: String,
+        /// The limits.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limits: Option<Rates>,
     },
     /// Makes a disk larger or smaller. Answered by [`Answer::Done`] when the guest has been told.
     Resize {
@@ -80,15 +98,20 @@ pub enum Command {
 impl Command {
     /// True for what changes nothing.
     pub fn only_looks(&self) -> bool {
-        matches!(self, Command::List | Command::Show { .. } | Command::Stats { .. })
+        match self {
+            Command::List | Command::Show { .. } | Command::Stats { .. } => true,
+            Command::Limit { limits, .. } | Command::LimitGroup { limits, .. } => limits.is_none(),
+            _ => false,
+        }
     }
 
     /// The one disk it is about.
     pub fn disk(&self) -> Option<&DiskName> {
         match self {
-            Command::List => None,
+            Command::List | Command::LimitGroup { .. } => None,
             Command::Stats { disk } => disk.as_ref(),
             Command::Show { disk }
+            | Command::Limit { disk, .. }
             | Command::Resize { disk, .. }
             | Command::Eject { disk }
             | Command::Insert { disk, .. }
@@ -175,6 +198,8 @@ pub enum Answer {
     Disk(Box<Disk>),
     /// What each has carried.
     Stats(Vec<DiskStats>),
+    /// The limits in force.
+    Limits(Rates),
     /// It is done, to this disk.
     Done(String),
 }

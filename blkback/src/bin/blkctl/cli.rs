@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use blkback::ctl::protocol::{Command, DiskName};
+use blkback::{
+    ctl::protocol::{Command, DiskName},
+    limit::Rates,
+};
 use clap::{Parser, Subcommand};
 
 /// Watches and steers a running blkback.
@@ -41,6 +44,17 @@ pub(crate) enum Word {
     Stats {
         /// Which [default: all]
         disk: Option<DiskName>,
+    },
+    /// Show or set the limits of a disk, or of a group of disks that share them; what is set replaces all limits that were
+    Limit {
+        /// Which
+        #[arg(required_unless_present = "group", conflicts_with = "group")]
+        disk: Option<DiskName>,
+        /// The group, by its name in the configuration
+        #[arg(long, value_name = "NAME")]
+        group: Option<String>,
+        #[command(flatten)]
+        limits: Limits,
     },
     /// Make a disk larger or smaller; its guest is told
     Resize {
@@ -94,6 +108,44 @@ pub(crate) enum Word {
     },
 }
 
+/// What is allowed in a second.
+#[derive(clap::Args)]
+pub(crate) struct Limits {
+    /// Operations per second
+    #[arg(long, value_name = "N")]
+    iops: Option<u64>,
+    /// Reads per second
+    #[arg(long, value_name = "N")]
+    read_iops: Option<u64>,
+    /// Writes, flushes and discards per second
+    #[arg(long, value_name = "N")]
+    write_iops: Option<u64>,
+    /// Bytes per second, or with K, M, G or T
+    #[arg(long, value_name = "N", value_parser = size)]
+    bytes: Option<u64>,
+    /// Bytes read per second
+    #[arg(long, value_name = "N", value_parser = size)]
+    read_bytes: Option<u64>,
+    /// Bytes written per second
+    #[arg(long, value_name = "N", value_parser = size)]
+    write_bytes: Option<u64>,
+    /// How many milliseconds of its rates a disk that was idle may use up at once
+    #[arg(long, value_name = "N")]
+    burst_ms: Option<u64>,
+    /// Lift all limits
+    #[arg(long)]
+    off: bool,
+}
+
+impl Limits {
+    /// None: they are to be shown.
+    fn rates(&self) -> Option<Rates> {
+        let Self { iops, read_iops, write_iops, bytes, read_bytes, write_bytes, burst_ms, off } = *self;
+        let rates = Rates { iops, read_iops, write_iops, bytes, read_bytes, write_bytes, burst_ms };
+        (off || rates != Rates::default()).then(|| if off { Rates::default() } else { rates })
+    }
+}
+
 impl Word {
     /// The daemon's part in it; none if it has no part.
     pub(crate) fn command(&self) -> Option<Command> {
@@ -101,6 +153,12 @@ impl Word {
             Word::List => Command::List,
             Word::Show { disk } => Command::Show { disk: disk.clone() },
             Word::Stats { disk } => Command::Stats { disk: disk.clone() },
+            Word::Limit { disk: Some(disk), limits, .. } => {
+                Command::Limit { disk: disk.clone(), limits: limits.rates() }
+            }
+            Word::Limit { disk: None, group, limits } => {
+                Command::LimitGroup { group: group.clone().unwrap_or_default(), limits: limits.rates() }
+            }
             Word::Resize { disk, size } => Command::Resize { disk: disk.clone(), bytes: *size },
             Word::Eject { disk } => Command::Eject { disk: disk.clone() },
             Word::Insert { disk, image } => Command::Insert { disk: disk.clone(), image: image.clone() },

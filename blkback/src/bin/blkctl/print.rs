@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use blkback::ctl::protocol::{Answer, Disk, DiskStats};
+use blkback::{
+    ctl::protocol::{Answer, Disk, DiskStats},
+    limit::Rates,
+};
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::BinaryBytes;
 
@@ -12,6 +15,7 @@ pub(crate) fn text(answer: &Answer) -> String {
         Answer::Disks(disks) => list(disks),
         Answer::Disk(disk) => show(disk),
         Answer::Stats(disks) => stats(disks),
+        Answer::Limits(rates) => limits(rates),
         Answer::Done(disk) => format!("{disk}: done\n"),
     }
 }
@@ -79,6 +83,22 @@ fn stats(disks: &[DiskStats]) -> String {
         }
     }
     finished(&mut table, &[1, 3])
+}
+
+fn limits(rates: &Rates) -> String {
+    let mut text = String::new();
+    let mut line =
+        |key: &str, value: Option<String>| _ = value.map(|value| writeln!(text, "{key:<12} {value}"));
+    let number = |rate: Option<u64>| rate.map(|rate| format!("{rate} /s"));
+    let size = |rate: Option<u64>| rate.map(|rate| format!("{}/s", BinaryBytes(rate)));
+    line("iops", number(rates.iops));
+    line("read-iops", number(rates.read_iops));
+    line("write-iops", number(rates.write_iops));
+    line("bytes", size(rates.bytes));
+    line("read-bytes", size(rates.read_bytes));
+    line("write-bytes", size(rates.write_bytes));
+    line("burst", rates.burst_ms.map(|ms| format!("{ms} ms")));
+    if text.is_empty() { "no limits\n".into() } else { text }
 }
 
 fn table(columns: &[&str]) -> Table {

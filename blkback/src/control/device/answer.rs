@@ -28,7 +28,15 @@ impl Device {
                 self.release();
                 ask.answer(Ok(Answer::Done(self.id.short())));
             }
-            Command::List => ask.answer(Ok(Answer::Disks(vec![self.describe()]))),
+            Command::Limit { limits, .. } => {
+                let throttles = &self.context.throttles;
+                let outcome = limits.map_or(Ok(()), |limits| throttles.set_disk(&self.id, &limits));
+                let outcome = outcome.and_then(|()| throttles.of_disk(&self.id));
+                ask.answer(outcome.map(Answer::Limits).map_err(Into::into));
+            }
+            Command::List | Command::LimitGroup { .. } => {
+                ask.answer(Ok(Answer::Disks(vec![self.describe()])))
+            }
         }
     }
 
