@@ -1,7 +1,7 @@
 //! For whoever wants to know what passes a ring: memory that tells of each slot and index as this end reads and writes it.
 
 use alloc::sync::Arc;
-use core::fmt::Debug;
+use core::fmt::{Debug, Display};
 use core::ops::Deref;
 
 use crate::{Field, Index, Layout, RingMem};
@@ -21,6 +21,8 @@ pub trait Tap: Debug + Send + Sync {
     fn index_written(&self, field: Field, value: Index);
     /// Bytes outside of the ring that belong to the request of this id, as this end read or wrote them.
     fn aside(&self, id: u64, bytes: &[u8]);
+    /// The request of this id failed at this end, for a reason of this kind.
+    fn failed(&self, id: u64, kind: &'static str, reason: &dyn Display);
     /// The peer has signalled.
     fn signalled(&self);
 }

@@ -8,7 +8,8 @@
 //!   bench          the pair against its ceiling and its peer
 //!   ceph           a Ceph cluster of one machine
 //!   kills          the backend is killed again and again under guests that check everything
-//!   bin/xensim     the launcher: demo, up, run, bench, kills
+//!   replay         recordings played again to either end, and made smaller
+//!   bin/xensim     the launcher: demo, up, run, bench, kills, replay
 //!   bin/xenclauses the clauses on real Xen, and the table of what came of them
 //!   ../tests/      golden layouts, two processes, programs by others
 //! ```
@@ -28,4 +29,5 @@ pub mod conformance;
 pub mod fuzz;
 pub mod kills;
 pub mod medium;
+pub mod replay;
 pub mod world;

@@ -110,6 +110,18 @@ pub enum Failure {
     Storage(Errno),
 }
 
+impl Failure {
+    /// In one word, for programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Failure::Refused(_) => "refused",
+            Failure::Grant(_) => "grant",
+            Failure::Memory(_) => "memory",
+            Failure::Storage(_) => "storage",
+        }
+    }
+}
+
 impl<M> InFlight<M> {
     /// True for one whose data the hypervisor copies: pages on loan are copied without it.
     pub fn is_copied(&self) -> bool {

@@ -41,6 +41,9 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             reached(Step::Written);
             if let Err(failure) = data.outcome {
                 queue.complaints.tell(&queue.image, response.id, data, failure);
+                if let Some(tap) = queue.ring.mem().tap() {
+                    tap.failed(response.id, failure.kind(), &failure);
+                }
             }
             match (status, data.op) {
                 (Status::OKAY, Op::Read) => queue.stats.bytes_read.add(data.bytes as u64),

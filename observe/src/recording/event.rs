@@ -92,6 +92,17 @@ pub enum Event {
         #[serde(with = "const_hex")]
         bytes: Vec<u8>,
     },
+    /// A request failed at the end that records, after its answer.
+    Failed {
+        /// From 0.
+        queue: u32,
+        /// The request's.
+        id: u64,
+        /// `refused`: what it asks for. `grant`, `memory`, `storage`: what was in the way, and cannot be seen in it.
+        cause: String,
+        /// For people.
+        text: String,
+    },
     /// An end's producer index was seen, believable or not, or written; only what is new is told.
     Published {
         /// Whose index.
@@ -117,6 +128,7 @@ impl Event {
             Event::Request { queue, .. }
             | Event::Descriptors { queue, .. }
             | Event::Answer { queue, .. }
+            | Event::Failed { queue, .. }
             | Event::Published { queue, .. }
             | Event::Signalled { queue } => Some(queue),
             Event::Node { .. } | Event::Full {} => None,

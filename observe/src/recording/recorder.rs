@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
+    fmt::Display,
     fs::{File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
 };
@@ -54,6 +55,11 @@ impl Recorder {
         if out.nodes.get(path).is_some_and(|known| known.as_deref() == value) {
             return;
         }
+        if key == "state" {
+            // What a new state stands for is told even if it is the same as before.
+            let folder = path.trim_end_matches(key);
+            out.nodes.retain(|known, _| !known.starts_with(folder));
+        }
         let (key, value) = (key.to_owned(), value.map(str::to_owned));
         out.nodes.insert(path.to_owned(), value.clone());
         self.put(&mut out, &device, Event::Node { of, key, value });
@@ -62,7 +68,13 @@ impl Recorder {
     /// What is to be told of one queue's ring. `device` as in [`Entry::device`].
     pub fn tape(self: &Arc<Self>, device: &str, queue: u32) -> Tape {
         let recorder = Arc::clone(self);
-        Tape { recorder, device: device.into(), queue, seen: AtomicU64::new(u64::MAX) }
+        Tape {
+            recorder,
+            device: device.into(),
+            queue,
+            seen: AtomicU64::new(u64::MAX),
+            wrote: AtomicBool::new(false),
+        }
     }
 
     fn note(&self, device: &str, event: Event) {
@@ -111,6 +123,8 @@ pub struct Tape {
     queue: u32,
     /// The peer's producer index as it was last seen; more than 32 bits: not yet.
     seen: AtomicU64,
+    /// This end has written something.
+    wrote: AtomicBool,
 }
 
 impl Tape {
@@ -136,6 +150,7 @@ impl Tap for Tape {
     }
 
     fn slot_written(&self, index: Index, bytes: &[u8]) {
+        self.wrote.store(true, Relaxed);
         self.message(self.recorder.end, index, bytes);
     }
 
@@ -147,7 +162,8 @@ impl Tap for Tape {
     }
 
     fn index_written(&self, field: Field, value: Index) {
-        if field == producer(self.recorder.end) {
+        // A ring that is being made has nothing to show.
+        if field == producer(self.recorder.end) && self.wrote.load(Relaxed) {
             self.published(self.recorder.end, value);
         }
     }
@@ -155,6 +171,11 @@ impl Tap for Tape {
     fn aside(&self, id: u64, bytes: &[u8]) {
         let event = Event::Descriptors { queue: self.queue, id, bytes: bytes.to_vec() };
         self.recorder.note(&self.device, event);
+    }
+
+    fn failed(&self, id: u64, kind: &'static str, reason: &dyn Display) {
+        let (cause, text) = (kind.to_owned(), reason.to_string());
+        self.recorder.note(&self.device, Event::Failed { queue: self.queue, id, cause, text });
     }
 
     fn signalled(&self) {

@@ -37,6 +37,10 @@ impl Tap for Ear {
         self.hear(format!("beside {id} {bytes:?}"));
     }
 
+    fn failed(&self, id: u64, kind: &'static str, reason: &dyn Display) {
+        self.hear(format!("{kind} failure of {id}: {reason}"));
+    }
+
     fn signalled(&self) {
         self.hear("signal".into());
     }

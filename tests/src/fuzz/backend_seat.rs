@@ -8,7 +8,7 @@
 mod act;
 mod application;
 mod hand;
-mod world;
+pub(crate) mod world;
 
 use std::sync::{Arc, Mutex};
 
@@ -46,7 +46,7 @@ pub fn backend_seat(data: &[u8]) {
     // What a process leaves is taken back when it ends: this one does not, before all was counted.
     let world = machine.world(hand.guest);
     let hand = Arc::new(Mutex::new(hand));
-    let seat = Seat::new(world.clone(), &machine, Arc::clone(&hand));
+    let seat = Seat::new(world.clone(), &machine, hand.clone());
     let held = live(seat, &script.wishes, script.work);
     let leaks = machine.leaks();
     // What is still mapped when it is given up stays out of use: no lender can know when that ends.

@@ -14,7 +14,7 @@
 //! fuzzers: `tests/fuzz/README.md`.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a breach is a panic")]
 
-mod backend_seat;
+pub(crate) mod backend_seat;
 pub(crate) mod guest_seat;
 mod log;
 mod records;

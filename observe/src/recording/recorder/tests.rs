@@ -55,6 +55,19 @@ fn what_a_backend_sees_can_be_read_again() {
 }
 
 #[test]
+fn a_new_state_is_followed_by_all_that_it_stands_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = Recorder::create(folder.path(), End::Backend, "test").unwrap();
+    for state in ["3", "3", "6", "3"] {
+        recorder.node("/local/domain/3/device/vbd/51712/state", Some(state));
+        recorder.node("/local/domain/3/device/vbd/51712/event-channel", Some("9"));
+    }
+    let recording = Recording::load(&folder.path().join("backend-1.jsonl")).unwrap();
+    let channels = events(&recording).into_iter().filter(|event| event.contains("event-channel"));
+    assert_eq!(channels.count(), 3);
+}
+
+#[test]
 fn a_full_recording_says_so_and_stays_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("frontend-1.jsonl");

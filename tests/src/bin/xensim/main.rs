@@ -6,6 +6,7 @@ mod guests;
 mod image;
 mod kills;
 mod neighbour;
+mod replay;
 mod run;
 mod up;
 
@@ -35,6 +36,8 @@ enum Command {
     Kills(kills::Args),
     /// Measure what a hostile guest costs the guest beside it
     Neighbour(neighbour::Args),
+    /// Play a recording to one end again, and make it smaller
+    Replay(replay::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Kills(args) => kills::run(&args),
         Command::Neighbour(args) => neighbour::run(&args),
+        Command::Replay(args) => replay::run(&args),
     });
     outcome.unwrap_or_else(|error| {
         eprintln!("xensim: {error:#}");

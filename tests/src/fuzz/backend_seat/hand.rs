@@ -18,7 +18,10 @@ use xen_platform::{
     wire::{Permission, Rights},
 };
 
-use super::act::{Act, Name, Value, Wishes};
+use super::{
+    act::{Act, Name, Value, Wishes},
+    world::Peer,
+};
 
 /// The frontend's directory.
 pub(super) fn frontend(guest: DomId) -> String {
@@ -112,17 +115,6 @@ impl Hand {
             kept: Vec::new(),
             seen: Vec::new(),
         }
-    }
-
-    /// Does the next thing. False when all is done: from then on it lets go of everything, and is silent.
-    pub(super) fn act(&mut self) -> bool {
-        let Some(act) = self.acts.pop_front() else {
-            self.disconnect();
-            return false;
-        };
-        // What XenStore refuses, or a guest that is gone, is none of the frontend's faults.
-        _ = self.try_act(act);
-        true
     }
 
     fn try_act(&mut self, act: Act) -> Result<(), StoreError> {
@@ -293,6 +285,19 @@ impl Hand {
         if writable && self.kept.len() < 32 {
             self.kept.push(mapping);
         }
+    }
+}
+
+impl Peer for Hand {
+    /// False when all is done: from then on it lets go of everything, and is silent.
+    fn act(&mut self) -> bool {
+        let Some(act) = self.acts.pop_front() else {
+            self.disconnect();
+            return false;
+        };
+        // What XenStore refuses, or a guest that is gone, is none of the frontend's faults.
+        _ = self.try_act(act);
+        true
     }
 }
 

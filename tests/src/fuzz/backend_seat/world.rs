@@ -8,10 +8,14 @@ use xen_platform::{
     fake::{self, Machine},
 };
 
-use super::hand::Hand;
+/// Whoever acts while a frontend waits.
+pub(crate) trait Peer: Send {
+    /// Does the next thing; false when there is none.
+    fn act(&mut self) -> bool;
+}
 
 /// The frontend's handle on everything.
-pub(super) struct Seat {
+pub(crate) struct Seat {
     world: fake::World,
     others: Others,
 }
@@ -20,7 +24,7 @@ pub(super) struct Seat {
 #[derive(Clone)]
 struct Others {
     machine: Machine,
-    hand: Arc<Mutex<Hand>>,
+    hand: Arc<Mutex<dyn Peer>>,
 }
 
 impl Others {
@@ -44,11 +48,11 @@ impl Others {
 }
 
 impl Seat {
-    pub(super) fn new(world: fake::World, machine: &Machine, hand: Arc<Mutex<Hand>>) -> Self {
+    pub(crate) fn new(world: fake::World, machine: &Machine, hand: Arc<Mutex<dyn Peer>>) -> Self {
         Self { world, others: Others { machine: machine.clone(), hand } }
     }
 
-    pub(super) fn guest(&self) -> DomId {
+    pub(crate) fn guest(&self) -> DomId {
         self.world.dom()
     }
 }
@@ -77,7 +81,7 @@ impl FrontWorld for Seat {
 }
 
 /// Event channels.
-pub(super) struct Events {
+pub(crate) struct Events {
     inner: fake::Events,
     others: Others,
 }
@@ -114,7 +118,7 @@ impl EventChannels for Events {
 }
 
 /// XenStore.
-pub(super) struct Nodes {
+pub(crate) struct Nodes {
     inner: fake::StoreHandle,
     others: Others,
 }

@@ -1,0 +1,506 @@
+//! The recorded backend, played to the real frontend in the fake world: turn by turn in one thread, so that it is the same each time.
+//! The application asks for what the recorded requests asked for, one I/O each.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use blkfront::{Completion, Device, Frontend, Io, IoError, Operation, Queue, SegmentChoice, SegmentMode};
+use blkif_observe::recording::End;
+use blkif_proto::{
+    Entry, Head, Limits, MAX_ENTRY_SIZE, Op, Parsed, Request, Response, Segment, Status,
+    keys::{self, BackendFeatures, DeviceType, FrontendRecord, ToolstackFrontend},
+    xenbus::State,
+};
+use ringbuf::{BackRing, Field, Mapped, RingMem as _};
+use xen_platform::{
+    BackWorld as _, DomId, EventChannels as _, Mapper as _, Port, Store as _,
+    fake::{self, Machine},
+    wire::{Permission, Rights},
+};
+
+use super::{
+    Difference,
+    script::{Script, Step, describe, limits, state_of},
+};
+use crate::fuzz::backend_seat::world::{Peer, Seat};
+
+/// What nobody answers within is given up, in the fake world's time.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The first difference between the real frontend and the recorded one.
+pub(super) fn play(script: &Script) -> Result<Option<Difference>> {
+    let machine = Machine::new(1);
+    let backend = Arc::new(Mutex::new(Backend::new(&machine, script)?));
+    let path = lock(&backend).frontend_directory.clone();
+    let seat = Seat::new(machine.world(lock(&backend).guest), &machine, backend.clone());
+    let connected = Frontend::probe_within(seat, &path, TIMEOUT)
+        .and_then(|frontend| frontend.configure(config(script)))
+        .and_then(blkfront::Configured::set_up_queues)
+        .and_then(blkfront::Prepared::start);
+    if let Some(difference) = lock(&backend).difference.take() {
+        return Ok(Some(difference));
+    }
+    let (device, queues) = match connected {
+        Ok(connected) => connected,
+        // As it was, if the recorded one got no further.
+        Err(_) if script.requests() == 0 => return Ok(None),
+        Err(error) => return Ok(Some(Difference::Broken { reason: error.to_string() })),
+    };
+    let mut player = Player { backend, device, queues, asked: Vec::new(), told: HashMap::new() };
+    let difference = player.work()?;
+    let Player { device, queues, backend, .. } = player;
+    // How it ends is of no interest after a difference, and was recorded otherwise.
+    _ = device.stop(queues, &mut |_| ());
+    Ok(difference.or_else(|| lock(&backend).difference.take()))
+}
+
+fn lock(backend: &Mutex<Backend>) -> MutexGuard<'_, Backend> {
+    backend.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The wishes that led to the recorded connection.
+fn config(script: &Script) -> blkfront::Config {
+    let (backend, frontend) = (script.first_nodes(End::Backend), script.first_nodes(End::Frontend));
+    let offered = BackendFeatures::parse(|key| backend.get(key)).unwrap_or(BackendFeatures::ORIGINAL);
+    let default = blkfront::Config { timeout: TIMEOUT, ..blkfront::Config::default() };
+    let Ok(record) = FrontendRecord::parse(|key| frontend.get(key), &offered) else { return default };
+    let segments = match limits(&backend, &frontend).map(|limits| limits.mode) {
+        Some(SegmentMode::Blocks) => SegmentChoice::Blocks,
+        Some(SegmentMode::Indirect) => SegmentChoice::Indirect,
+        Some(SegmentMode::Direct) | None => SegmentChoice::Direct,
+    };
+    let most = record.request_maxima.map_or(offered.max_indirect_segments, |maxima| maxima.segments);
+    blkfront::Config {
+        queues: record.queues.len() as u32,
+        ring_pages: record.ring_pages() as u32,
+        dialect: Some(record.dialect),
+        persistent: record.persistent,
+        segments,
+        max_segments: u32::from(most).max(1),
+        abi: record.abi,
+        ..default
+    }
+}
+
+/// The application.
+struct Player {
+    backend: Arc<Mutex<Backend>>,
+    device: Device<Seat>,
+    queues: Vec<Queue<Seat>>,
+    /// What is asked of each queue and not published.
+    asked: Vec<(u32, usize)>,
+    /// What the application is told of requests, by their numbers.
+    told: HashMap<usize, Result<(), IoError>>,
+}
+
+impl Player {
+    fn work(&mut self) -> Result<Option<Difference>> {
+        loop {
+            let next = lock(&self.backend).next();
+            let Some(step) = next else { return Ok(None) };
+            let difference = match step {
+                Step::Request { queue, number, entries, descriptors, .. } => {
+                    lock(&self.backend).pass();
+                    self.ask(queue, number, &entries, descriptors.as_deref())?
+                }
+                Step::Publish { by: End::Frontend, queue, .. } => {
+                    lock(&self.backend).pass();
+                    self.publish(queue)
+                }
+                step if matches!(state_of(&step), Some((End::Frontend, State::Closing))) => return Ok(None),
+                Step::Publish { by: End::Backend, queue, beyond } => {
+                    let (answers, honest) = lock(&self.backend).written(queue);
+                    lock(&self.backend).act();
+                    self.finish(queue, &answers, honest && beyond == 0)
+                }
+                Step::Signal { by: End::Backend, queue } => {
+                    lock(&self.backend).act();
+                    if let Some(queue) = self.queues.get_mut(queue as usize) {
+                        _ = queue.wait(Some(Duration::ZERO));
+                    }
+                    None
+                }
+                _ => {
+                    // A state that is not reached by itself is not waited for.
+                    let mut backend = lock(&self.backend);
+                    if !backend.act() {
+                        backend.pass();
+                    }
+                    drop(backend);
+                    _ = self.device.poll_control();
+                    None
+                }
+            };
+            if let Some(difference) = difference.or_else(|| lock(&self.backend).difference.take()) {
+                return Ok(Some(difference));
+            }
+        }
+    }
+
+    /// Asks for what a request asks for.
+    fn ask(
+        &mut self,
+        queue: u32,
+        number: usize,
+        entries: &[Entry],
+        descriptors: Option<&[u8]>,
+    ) -> Result<Option<Difference>> {
+        let limits = lock(&self.backend).limits.context("a request without a connection")?;
+        let (Some(wish), Some(own)) =
+            (Wish::of(entries, descriptors, &limits), self.queues.get_mut(queue as usize))
+        else {
+            return Ok(None);
+        };
+        let buffer =
+            if wish.len > 0 { Some(own.alloc_buffer((wish.offset + wish.len) as usize)?) } else { None };
+        let Wish { op, sector, offset, len } = wish;
+        let io = Io { op, sector, buffer, offset, len, cookie: number as u64 };
+        match own.submit(io) {
+            Ok(_) => {
+                self.asked.push((queue, number));
+                Ok(None)
+            }
+            Err(rejected) => {
+                let recorded = describe(entries, &limits);
+                Ok(Some(Difference::Request {
+                    recorded,
+                    found: Some(format!("refused: {}", rejected.reason)),
+                }))
+            }
+        }
+    }
+
+    /// What was asked for is in the ring, as it was recorded.
+    fn publish(&mut self, queue: u32) -> Option<Difference> {
+        let own = self.queues.get_mut(queue as usize)?;
+        if let Err(error) = own.publish() {
+            return Some(Difference::Broken { reason: error.to_string() });
+        }
+        let asked: Vec<usize> =
+            self.asked.extract_if(.., |(of, _)| *of == queue).map(|(_, number)| number).collect();
+        asked.into_iter().find_map(|number| lock(&self.backend).compare(queue, number))
+    }
+
+    /// The application is told of the answers that were published.
+    fn finish(&mut self, queue: u32, answers: &[(usize, Response)], honest: bool) -> Option<Difference> {
+        let own = self.queues.get_mut(queue as usize)?;
+        let mut done: Vec<Completion> = Vec::new();
+        let finished = own.finish(&mut |completion| done.push(completion));
+        for completion in done {
+            self.told.insert(completion.io.cookie as usize, completion.result);
+            if let Some(buffer) = completion.io.buffer {
+                own.free_buffer(buffer);
+            }
+        }
+        if !honest {
+            return None;
+        }
+        if let Err(error) = finished {
+            return Some(Difference::Broken { reason: error.to_string() });
+        }
+        answers.iter().find_map(|(number, response)| {
+            let found = self.told.remove(number);
+            let expected = match response.status {
+                Status::OKAY => Ok(()),
+                Status::ERROR => Err(IoError::Failed),
+                Status::NOT_SUPPORTED => Err(IoError::NotSupported),
+                Status(other) => Err(IoError::UnknownStatus(other)),
+            };
+            if found == Some(expected) {
+                return None;
+            }
+            let found =
+                found.map(|result| result.map_or_else(|error| error.to_string(), |()| "success".into()));
+            let request = format!("request {number} ({}, queue {queue})", response.op);
+            Some(Difference::Outcome { request, recorded: response.status, found })
+        })
+    }
+}
+
+/// What an I/O is made of.
+struct Wish {
+    op: Operation,
+    sector: u64,
+    offset: u32,
+    len: u32,
+}
+
+impl Wish {
+    /// The I/O that becomes this request; none if no application can ask for it.
+    fn of(entries: &[Entry], descriptors: Option<&[u8]>, limits: &Limits) -> Option<Self> {
+        let request = match (Request::parse(entries, limits).ok()?, descriptors) {
+            (Parsed::Whole(request), _) => request,
+            (Parsed::Indirect(indirect), Some(bytes)) => indirect.with_descriptors(bytes, limits).ok()?,
+            (Parsed::Indirect(_), None) => return None,
+        };
+        let op = match request.op {
+            Op::Read => Operation::Read,
+            Op::Write => Operation::Write,
+            Op::WriteBarrier => Operation::WriteBarrier,
+            Op::Flush => Operation::Flush,
+            Op::Discard { sectors, secure } => Operation::Discard { sectors, secure },
+        };
+        let offset = request.segments.iter().next().map_or(0, |first: Segment| first.offset()) as u32;
+        let len = request.segments.iter().map(|segment| segment.bytes()).sum::<usize>() as u32;
+        Some(Self { op, sector: request.sector, offset, len })
+    }
+}
+
+/// The backend of the recording, and the toolstack that made the device.
+struct Backend {
+    guest: DomId,
+    frontend_directory: String,
+    directory: String,
+    steps: VecDeque<Step>,
+    nodes: BTreeMap<String, String>,
+    pending: Vec<(String, Option<String>)>,
+    store: fake::StoreHandle,
+    mapper: fake::Mapper,
+    world: fake::World,
+    limits: Option<Limits>,
+    rings: Vec<Ring>,
+    /// What was recorded of requests that the application has asked for, by their numbers.
+    recorded: HashMap<usize, String>,
+    difference: Option<Difference>,
+}
+
+struct Ring {
+    ring: BackRing<Mapped<fake::RingPages>>,
+    events: fake::Events,
+    port: Port,
+    /// Requests that were taken, by their recorded numbers.
+    taken: HashMap<usize, Head>,
+    /// Answers that were written and not published, and whether there are some to nothing.
+    written: Vec<(usize, Response)>,
+    foreign: bool,
+}
+
+impl Backend {
+    fn new(machine: &Machine, script: &Script) -> Result<Self> {
+        let guest = machine.create_domain(1 << 16)?;
+        let world = machine.world(DomId::DOM0);
+        let mut store = machine.store().connect(DomId::DOM0)?;
+        let number = script.device.rsplit('/').next().unwrap_or("51712");
+        let frontend_directory = format!("/local/domain/{guest}/device/vbd/{number}");
+        let directory = format!("/local/domain/0/backend/vbd/{guest}/{number}");
+        let told = script.first_nodes(End::Frontend);
+        let nodes = ToolstackFrontend {
+            backend: directory.clone(),
+            backend_id: 0,
+            virtual_device: number.parse()?,
+            device_type: DeviceType::Disk,
+            trusted: told.get("trusted").is_none_or(|trusted| trusted != "0"),
+        };
+        let owned = [Permission::new(guest, Rights::None), Permission::new(DomId::DOM0, Rights::Read)];
+        let read = [Permission::new(DomId::DOM0, Rights::None), Permission::new(guest, Rights::Read)];
+        store.transact(|tree| {
+            tree.mkdir(&frontend_directory)?;
+            tree.set_permissions(&frontend_directory, &owned)?;
+            tree.mkdir(&directory)?;
+            tree.set_permissions(&directory, &read)?;
+            tree.write(&format!("{frontend_directory}/{}", keys::STATE), State::Initialising.as_str())?;
+            tree.write(&format!("{directory}/{}", keys::STATE), State::Initialising.as_str())?;
+            let mut list = Vec::new();
+            nodes.emit(|key, value| list.push((format!("{frontend_directory}/{key}"), value.to_owned())));
+            list.iter().try_for_each(|(key, value)| tree.write(key, value))
+        })?;
+        Ok(Self {
+            guest,
+            frontend_directory,
+            directory,
+            steps: script.steps.clone().into(),
+            nodes: BTreeMap::new(),
+            pending: Vec::new(),
+            store,
+            mapper: world.mapper()?,
+            world,
+            limits: None,
+            rings: Vec::new(),
+            recorded: HashMap::new(),
+            difference: None,
+        })
+    }
+
+    fn next(&self) -> Option<Step> {
+        self.steps.front().cloned()
+    }
+
+    fn pass(&mut self) {
+        if let Some(Step::Request { number, entries, .. }) = self.steps.pop_front()
+            && let Some(limits) = &self.limits
+        {
+            self.recorded.insert(number, describe(&entries, limits));
+        }
+    }
+
+    /// Writes the nodes that have gathered; with `Connected`, the rings are mapped first.
+    fn write(&mut self) -> Option<()> {
+        let connects = self.nodes.get(keys::STATE).is_some_and(|state| state == State::Connected.as_str());
+        if connects && self.rings.is_empty() {
+            self.connect()?;
+        }
+        let pending = std::mem::take(&mut self.pending);
+        let directory = &self.directory;
+        let written = self.store.transact(|tree| {
+            pending.iter().try_for_each(|(key, value)| {
+                let path = format!("{directory}/{key}");
+                match value {
+                    Some(value) => tree.write(&path, value),
+                    None => tree.remove(&path),
+                }
+            })
+        });
+        written.ok()
+    }
+
+    fn connect(&mut self) -> Option<()> {
+        let Self { store, frontend_directory, nodes, mapper, guest, world, .. } = self;
+        let offered = BackendFeatures::parse(|key| nodes.get(key)).ok()?;
+        let mut told = BTreeMap::new();
+        let record = FrontendRecord::parse(
+            |key| {
+                let value =
+                    String::from_utf8(store.read(&format!("{frontend_directory}/{key}")).ok()?).ok()?;
+                told.insert(key.to_owned(), value.clone());
+                Some(value)
+            },
+            &offered,
+        )
+        .ok()?;
+        self.limits = limits(nodes, &told);
+        for queue in &record.queues {
+            let pages = mapper.map_ring(*guest, &queue.ring_refs).ok()?;
+            let ring = BackRing::attach(Mapped::new(pages, record.abi.entry_size()).ok()?).ok()?;
+            let mut events = world.events().ok()?;
+            let port = events.bind_interdomain(*guest, Port(queue.event_channel)).ok()?;
+            self.rings.push(Ring {
+                ring,
+                events,
+                port,
+                taken: HashMap::new(),
+                written: Vec::new(),
+                foreign: false,
+            });
+        }
+        Some(())
+    }
+
+    /// Takes the next request out of a ring: it must be the recorded one.
+    fn compare(&mut self, queue: u32, number: usize) -> Option<Difference> {
+        let recorded = self.recorded.get(&number).cloned().unwrap_or_default();
+        let (limits, ring) = (self.limits?, self.rings.get_mut(queue as usize)?);
+        if !ring.ring.available().is_ok_and(|ready| ready > 0) {
+            return Some(Difference::Request { recorded, found: None });
+        }
+        let mut entries = [[0; MAX_ENTRY_SIZE]; 64];
+        ring.ring.read(0, &mut entries[0]).ok()?;
+        let head = Head::parse(&entries[0], &limits);
+        ring.ring.consume(head.entries).ok()?;
+        ring.taken.insert(number, head);
+        let found = describe(&entries, &limits);
+        (found != recorded).then_some(Difference::Request { recorded, found: Some(found) })
+    }
+
+    /// The answers that the next publication shows, and whether there are no others.
+    fn written(&mut self, queue: u32) -> (Vec<(usize, Response)>, bool) {
+        let Some(ring) = self.rings.get_mut(queue as usize) else { return (Vec::new(), true) };
+        (std::mem::take(&mut ring.written), !std::mem::take(&mut ring.foreign))
+    }
+
+    fn answer(&mut self, queue: u32, to: Option<usize>, response: Response) -> Option<()> {
+        let ring = self.rings.get_mut(queue as usize)?;
+        match to.and_then(|number| Some((number, ring.taken.remove(&number)?))) {
+            Some((number, head)) => {
+                ring.written.push((number, response));
+                let response = Response { id: head.id, ..response };
+                ring.ring.respond(&response.emit(), head.entries).ok()
+            }
+            None => {
+                ring.foreign = true;
+                // Where no request is open, the answer lies in its slot without being counted.
+                if ring.ring.respond(&response.emit(), 1).is_err() {
+                    ring.ring.mem().write_slot(ring.ring.responded(), &response.emit());
+                }
+                Some(())
+            }
+        }
+    }
+
+    fn publish(&mut self, queue: u32, beyond: i32) -> Option<()> {
+        let ring = self.rings.get_mut(queue as usize)?;
+        let wanted = ring.ring.publish().is_needed();
+        if beyond != 0 {
+            let index = ring.ring.published().plus(beyond.cast_unsigned());
+            ring.ring.mem().store(Field::RspProd, index);
+        }
+        if wanted || beyond != 0 {
+            ring.events.notify(ring.port).ok()?;
+        }
+        Some(())
+    }
+
+    /// The frontend's state is the recorded one. False when it has yet to get there.
+    fn expect(&mut self, recorded: State) -> bool {
+        let path = format!("{}/{}", self.frontend_directory, keys::STATE);
+        let found = State::of_node(self.store.read(&path).ok());
+        if found == recorded {
+            return true;
+        }
+        if matches!(recorded, State::Initialised | State::Connected) {
+            self.difference.get_or_insert(Difference::State { recorded, found, reason: None });
+        }
+        false
+    }
+}
+
+impl Peer for Backend {
+    /// Does the next thing that is the backend's, or false: it is the application's turn.
+    fn act(&mut self) -> bool {
+        let Some(step) = self.steps.front().cloned() else {
+            self.rings.clear();
+            return false;
+        };
+        if !self.pending.is_empty() && !matches!(step, Step::Node { of: End::Backend, .. }) {
+            // What no state follows: the state is written again, as that is what frontends watch.
+            let state = self.nodes.get(keys::STATE).cloned();
+            self.pending.push((keys::STATE.to_owned(), state));
+            self.write();
+        }
+        // What XenStore refuses, or a frontend that is gone, is none of the frontend's faults.
+        match step {
+            Step::Request { .. } | Step::Publish { by: End::Frontend, .. } => return false,
+            Step::Signal { by: End::Frontend, .. } => {}
+            Step::Signal { by: End::Backend, queue } => {
+                if let Some(ring) = self.rings.get_mut(queue as usize) {
+                    _ = ring.events.notify(ring.port);
+                }
+            }
+            Step::Publish { by: End::Backend, queue, beyond } => _ = self.publish(queue, beyond),
+            Step::Answer { queue, to, response } => _ = self.answer(queue, to, response),
+            Step::Node { of: End::Frontend, .. } => {
+                if let Some((_, state)) = state_of(&step)
+                    && !self.expect(state)
+                {
+                    return false;
+                }
+            }
+            Step::Node { of: End::Backend, key, value } => {
+                match &value {
+                    Some(value) => self.nodes.insert(key.clone(), value.clone()),
+                    None => self.nodes.remove(&key),
+                };
+                let is_state = key == keys::STATE;
+                self.pending.push((key, value));
+                if is_state {
+                    self.write();
+                }
+            }
+        }
+        self.steps.pop_front();
+        true
+    }
+}

@@ -1,0 +1,113 @@
+//! Makes a script that differs smaller: delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input",
+//! 2002). What is left out and leaves the difference the same was of no matter.
+
+use std::collections::HashSet;
+
+use anyhow::{Result, bail};
+use blkif_observe::recording::End;
+
+use super::{Difference, Script, Step};
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Minimised {
+    /// The smaller script, none of whose units can be left out.
+    pub script: Script,
+    /// How it differs.
+    pub difference: Difference,
+    /// How often a script was played.
+    pub plays: usize,
+}
+
+/// The smallest script that can be found that differs in the [same way](Difference::way) when `play` plays it to the real `end`.
+/// Errors: it does not differ, or cannot be played.
+pub fn minimise(
+    script: &Script,
+    end: End,
+    mut play: impl FnMut(&Script) -> Result<Option<Difference>>,
+) -> Result<Minimised> {
+    let Some(mut difference) = play(script)? else {
+        bail!("it does as recorded: there is nothing to look for")
+    };
+    let (way, mut plays) = (difference.way(), 1);
+    let mut differs = |script: &Script| -> Result<bool> {
+        plays += 1;
+        let found = play(script)?;
+        let same = found.filter(|found| found.way() == way);
+        if let Some(same) = same {
+            difference = same;
+            return Ok(true);
+        }
+        Ok(false)
+    };
+    // What comes after the difference goes first, and with it what the real end is held to there.
+    let (mut enough, mut too_few) = (script.steps.len(), 0);
+    while enough - too_few > 1 {
+        let middle = too_few.midpoint(enough);
+        if differs(&script.until(middle))? { enough = middle } else { too_few = middle }
+    }
+    let script = &script.until(enough);
+    let mut kept = units(script, end);
+    let mut parts = 2;
+    while !kept.is_empty() {
+        let size = kept.len().div_ceil(parts);
+        let mut smaller = None;
+        for at in (0..kept.len()).step_by(size) {
+            let rest: Vec<Unit> = [&kept[..at], &kept[(at + size).min(kept.len())..]].concat();
+            if differs(&without(script, end, &rest))? {
+                smaller = Some(rest);
+                break;
+            }
+        }
+        match smaller {
+            Some(rest) => {
+                kept = rest;
+                parts = (parts - 1).max(2);
+            }
+            None if size == 1 => break,
+            None => parts = (parts * 2).min(kept.len()),
+        }
+    }
+    Ok(Minimised { script: without(script, end, &kept), difference, plays })
+}
+
+/// What is left out as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Unit {
+    /// A request with its answer.
+    Request(usize),
+    /// The step of this place.
+    Step(usize),
+}
+
+/// All that the peer of `end` does; what the end itself did is what it is held to.
+fn units(script: &Script, end: End) -> Vec<Unit> {
+    let places = script.steps.iter().enumerate();
+    places.filter_map(|(place, step)| unit(step, place, end)).collect()
+}
+
+fn unit(step: &Step, place: usize, end: End) -> Option<Unit> {
+    match step {
+        Step::Request { number, .. } | Step::Answer { to: Some(number), .. } => {
+            // Once is enough to name it.
+            matches!(step, Step::Request { .. }).then_some(Unit::Request(*number))
+        }
+        Step::Answer { to: None, .. } => (end == End::Frontend).then_some(Unit::Step(place)),
+        Step::Node { of: by, .. } | Step::Publish { by, .. } | Step::Signal { by, .. } => {
+            (*by != end).then_some(Unit::Step(place))
+        }
+    }
+}
+
+/// The script with no other units than these.
+fn without(script: &Script, end: End, kept: &[Unit]) -> Script {
+    let kept: HashSet<Unit> = kept.iter().copied().collect();
+    let stays = |(place, step): &(usize, &Step)| match step {
+        Step::Request { number, .. } | Step::Answer { to: Some(number), .. } => {
+            kept.contains(&Unit::Request(*number))
+        }
+        _ => unit(step, *place, end).is_none_or(|unit| kept.contains(&unit)),
+    };
+    let steps = script.steps.iter().enumerate().filter(stays).map(|(_, step)| step.clone()).collect();
+    Script { steps, ..script.clone() }.without_empty_publications()
+}
