@@ -38,7 +38,7 @@ use inbox::{DeviceHandle, Message};
 use store::DeviceId;
 use watch::Changes;
 
-use crate::{ctl::desk::Ask, sandbox::outside::Progress};
+use crate::{ctl::desk::Ask, sandbox::outside::Progress, storage::rbd};
 
 /// Why the control plane ends before it is told to.
 #[derive(Debug, thiserror::Error)]
@@ -192,9 +192,11 @@ impl Control {
         Ok(())
     }
 
-    /// Removes the logs of disks that went while no daemon was there. What stays does no harm.
+    /// Removes the logs of disks that went while no daemon was there. What stays does no harm; what tells of clients is for whoever
+    /// opens their images next.
     fn tidy(&self, logs: &Path) {
-        let known: Vec<String> = self.devices.keys().map(DeviceId::file_prefix).collect();
+        let mut known: Vec<String> = self.devices.keys().map(DeviceId::file_prefix).collect();
+        known.push(rbd::RECORDS.to_owned());
         for file in fs::read_dir(logs).into_iter().flatten().flatten() {
             if !known.iter().any(|prefix| file.file_name().to_string_lossy().starts_with(prefix.as_str())) {
                 _ = fs::remove_file(file.path());

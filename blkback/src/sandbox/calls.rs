@@ -102,7 +102,7 @@ const OLD: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD: &[c_long] = &[];
 
-/// What librados does beside all that, with sockets that [`allowed`] lets it have.
+/// What librados and librbd do beside all that, with sockets that [`allowed`] lets them have.
 const NETWORK: &[c_long] = &[
     libc::SYS_connect,
     libc::SYS_getpeername,
@@ -110,9 +110,13 @@ const NETWORK: &[c_long] = &[
     libc::SYS_getsockopt,
     libc::SYS_pipe2,
     libc::SYS_setsockopt,
+    libc::SYS_timerfd_create,
+    libc::SYS_timerfd_settime,
     libc::SYS_uname,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_epoll_create,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_pipe,
 ];
 
 /// `PR_SET_VMA`: names for memory, of which the C library makes use.

@@ -33,6 +33,7 @@ use driver::RbdDriver;
 pub use driver::wait_until_closed;
 use ffi::Rbd;
 pub use name::{Name, NameError};
+pub use record::RECORDS;
 use record::Record;
 
 /// How clusters are reached.

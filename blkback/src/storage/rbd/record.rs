@@ -12,7 +12,7 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 
 /// How the files are called, before the client's number.
-const PREFIX: &str = "rbd-client-";
+pub const RECORDS: &str = "rbd-client-";
 
 /// A client's file; gone with the value.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Record {
         image: &str,
         disk: &str,
     ) -> io::Result<Self> {
-        let path = folder.join(format!("{PREFIX}{number}"));
+        let path = folder.join(format!("{RECORDS}{number}"));
         let new = path.with_extension("new");
         let file = File::options().write(true).create(true).truncate(true).open(&new)?;
         let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
@@ -68,7 +68,7 @@ impl Known {
         let entries = fs::read_dir(folder)?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
         let of_clients = |path: &PathBuf| {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name.strip_prefix(PREFIX).is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+            name.strip_prefix(RECORDS).is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
         };
         // What cannot be read has been removed meanwhile.
         Ok(entries.filter(of_clients).filter_map(|path| Self::read(path).ok()?).collect())
