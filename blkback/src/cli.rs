@@ -68,6 +68,18 @@ pub(crate) struct Arguments {
 /// What else this program does.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
+    /// Show what the disks of the running daemon carry, second by second
+    Top {
+        /// The running daemon's run directory
+        #[arg(long, value_name = "DIR", default_value = "/run/blkback")]
+        run_dir: PathBuf,
+        /// Its control socket [default: control.sock in the run directory]
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// Seconds between two looks
+        #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = seconds)]
+        every: f64,
+    },
     /// Print a script that completes command lines
     Completions {
         /// For which shell
@@ -88,6 +100,10 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N", default_value_t = 30)]
         patience: u64,
     },
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|every| (0.1..=3600.0).contains(every)).ok_or("from 0.1 to 3600".into())
 }
 
 #[cfg(debug_assertions)]

@@ -26,6 +26,7 @@ use tokio::{
 use xen_platform::{BackWorld, DomId, linux, sim};
 
 mod cli;
+mod top;
 mod upgrade;
 
 /// Where images are on a Xen host, unless the configuration says otherwise.
@@ -39,6 +40,10 @@ fn main() -> ExitCode {
     let done = match &arguments.command {
         Some(cli::Command::Upgrade { run_dir, patience }) => {
             upgrade::ask(run_dir, Duration::from_secs(*patience)).map(|()| ExitCode::SUCCESS)
+        }
+        Some(cli::Command::Top { run_dir, socket, every }) => {
+            let socket = socket.clone().unwrap_or_else(|| run_dir.join("control.sock"));
+            top::run(&socket, Duration::from_secs_f64(*every)).map(|()| ExitCode::SUCCESS)
         }
         Some(cli::Command::Completions { shell }) => {
             let mut script = Vec::new();
