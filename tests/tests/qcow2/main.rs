@@ -1,0 +1,9 @@
+//! Images of QEMU's format qcow2: what is made and judged by QEMU's own tools, and served over the whole path.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod attach;
+mod corrupt;
+mod kills;
+mod order;
+mod pair;
+mod qemu;
