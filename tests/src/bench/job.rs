@@ -14,7 +14,7 @@ pub enum Pattern {
     Sequential,
 }
 
-/// One job: reads of one size at one depth.
+/// One job: reads, or writes, of one size at one depth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Job {
     /// Order of the blocks.
@@ -23,17 +23,24 @@ pub struct Job {
     pub block: u32,
     /// Reads in flight.
     pub depth: u32,
+    /// They are writes.
+    pub writes: bool,
 }
 
 impl Job {
     /// Random reads.
     pub const fn random(block: u32, depth: u32) -> Self {
-        Self { pattern: Pattern::Random, block, depth }
+        Self { pattern: Pattern::Random, block, depth, writes: false }
     }
 
     /// Sequential reads.
     pub const fn sequential(block: u32, depth: u32) -> Self {
-        Self { pattern: Pattern::Sequential, block, depth }
+        Self { pattern: Pattern::Sequential, block, depth, writes: false }
+    }
+
+    /// The same with writes.
+    pub const fn writing(self) -> Self {
+        Self { writes: true, ..self }
     }
 
     /// As the tables print it: `4 KiB random, depth 32`.
@@ -46,7 +53,8 @@ impl Job {
             b if b % (1 << 20) == 0 => format!("{} MiB", b >> 20),
             b => format!("{} KiB", b >> 10),
         };
-        format!("{size} {pattern}, depth {}", self.depth)
+        let writes = if self.writes { " writes" } else { "" };
+        format!("{size} {pattern}{writes}, depth {}", self.depth)
     }
 }
 

@@ -10,6 +10,7 @@
 //! alike; medians of the rounds are reported ([`table`]), and held against the promises ([`targets`]). All contenders read
 //! the same page-cached file with the same sizes and depths, and stamp time once per batch.
 
+pub mod formats;
 pub mod job;
 pub mod meter;
 pub mod neighbour;

@@ -26,6 +26,7 @@ pub struct Pair {
 struct Report {
     depth: u32,
     read: Option<Direction>,
+    write: Option<Direction>,
     total: Rate,
     cpu: Cpu,
 }
@@ -104,9 +105,11 @@ pub(super) fn measure(
     job: &Job,
     span: Span,
 ) -> Result<Sample> {
-    let mode = match job.pattern {
-        Pattern::Random => "randread",
-        Pattern::Sequential => "read",
+    let mode = match (job.pattern, job.writes) {
+        (Pattern::Random, false) => "randread",
+        (Pattern::Sequential, false) => "read",
+        (Pattern::Random, true) => "randwrite",
+        (Pattern::Sequential, true) => "write",
     };
     let mut command = world.blkfront(vbd);
     command
@@ -115,6 +118,7 @@ pub(super) fn measure(
         .args(["--bs", &job.block.to_string(), "--depth", &job.depth.to_string()])
         .args(["--warmup", &span.warm_up.as_secs_f64().to_string()])
         .args(["--runtime", &span.measure.as_secs_f64().to_string()])
+        .args(job.writes.then_some("--overwrite"))
         .stdout(Stdio::piped());
     let backend = world.serving()?;
     let before = cpu_nanos(&[backend])?;
@@ -125,7 +129,7 @@ pub(super) fn measure(
     }
     let report: Report = serde_json::from_slice(&output.stdout).context("blkfront bench --json")?;
     ensure!(report.depth == job.depth, "the ring holds only {} of {} reads", report.depth, job.depth);
-    let latency = report.read.context("nothing was read")?.latency_ns;
+    let latency = report.read.or(report.write).context("nothing was done")?.latency_ns;
     // The daemon's time covers the warm-up too, at the same rate of reads.
     let reads = report.total.iops * (span.warm_up + span.measure).as_secs_f64();
     Ok(Sample {

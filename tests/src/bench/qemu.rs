@@ -25,6 +25,8 @@ use crate::world::process::{Process, wait_until};
 pub enum Disk<'a> {
     /// An image file, buffered.
     File(&'a Path),
+    /// An image in a format of QEMU's, as it names it, in a file, buffered; to be written to.
+    Format(&'a str, &'a Path),
     /// Nothing: requests complete at once, buffers are left as they are (`null-co`). Size in bytes.
     Null(u64),
 }
@@ -60,6 +62,12 @@ impl Daemon {
                 ),
                 path.metadata().with_context(|| format!("cannot open {}", path.display()))?.len(),
             ),
+            Disk::Format(format, path) => {
+                let file = format!("driver=file,aio=io_uring,cache.direct=off,filename={}", path.display());
+                let file =
+                    file.split(',').map(|option| format!("file.{option}")).collect::<Vec<_>>().join(",");
+                (format!("driver={format},node-name=disk,{file}"), virtual_size(path)?)
+            }
             Disk::Null(bytes) => (
                 format!(
                     "driver=null-co,node-name=disk,read-only=on,read-zeroes=off,latency-ns=0,size={bytes}"
@@ -67,8 +75,9 @@ impl Daemon {
                 bytes,
             ),
         };
+        let writable = if matches!(disk, Disk::Format(..)) { "on" } else { "off" };
         let export = format!(
-            "type=vhost-user-blk,id=export,node-name=disk,iothread=io,addr.type=unix,addr.path={}",
+            "type=vhost-user-blk,id=export,node-name=disk,writable={writable},iothread=io,addr.type=unix,addr.path={}",
             socket.display()
         );
         let mut command = Command::new("qemu-storage-daemon");
@@ -90,6 +99,13 @@ impl Daemon {
     }
 }
 
+/// Bytes of the disk in an image.
+fn virtual_size(image: &Path) -> Result<u64> {
+    let output = Command::new("qemu-img").args(["info", "--output=json"]).arg(image).output()?;
+    let info: serde_json::Value = serde_json::from_slice(&output.stdout).context("qemu-img info")?;
+    info.get("virtual-size").and_then(serde_json::Value::as_u64).context("qemu-img info tells no size")
+}
+
 /// One connection to the export: `blkio`'s driver with one queue.
 struct Client {
     // Dropped in this order: the queue uses the memory that the driver frees.
@@ -103,7 +119,7 @@ impl Client {
     fn connect(socket: &Path, job: &Job, wait: Wait) -> Result<Self> {
         let mut driver = Blkio::new("virtio-blk-vhost-user")?;
         driver.set_str("path", socket.to_str().context("the socket's path is not UTF-8")?)?;
-        driver.set_bool("read-only", true)?;
+        driver.set_bool("read-only", !job.writes)?;
         driver.connect()?;
         let polled = wait == Wait::Poll;
         driver.set_i32("num-queues", i32::from(!polled))?;
@@ -131,7 +147,12 @@ impl Client {
             let now = Instant::now();
             while !over && let Some(slot) = idle.pop() {
                 let buffer = std::ptr::with_exposed_provenance_mut(self.region.addr + slot * block);
-                self.queue.read(offsets.next_offset(), buffer, block, slot, ReqFlags::empty());
+                let at = offsets.next_offset();
+                if job.writes {
+                    self.queue.write(at, buffer, block, slot, ReqFlags::empty());
+                } else {
+                    self.queue.read(at, buffer, block, slot, ReqFlags::empty());
+                }
                 sent[slot] = now;
             }
             if idle.len() == self.depth {
@@ -144,7 +165,7 @@ impl Client {
                 // SAFETY: `do_io` has initialised the first `count` entries.
                 let completion = unsafe { completion.assume_init_ref() };
                 if completion.ret != 0 {
-                    bail!("qemu-storage-daemon answered a read with error {}", completion.ret);
+                    bail!("qemu-storage-daemon answered with error {}", completion.ret);
                 }
                 meter.record(now - sent[completion.user_data]);
                 idle.push(completion.user_data);

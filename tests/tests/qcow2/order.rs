@@ -62,7 +62,11 @@ fn written(image: &Path, base: u64) -> Written {
 }
 
 /// Some writes that do not touch each other, at times a flush or a discard.
-fn batch(connection: &mut Connection<sim::World>, sectors: &mut [u64], random: &mut impl FnMut(usize) -> usize) {
+fn batch(
+    connection: &mut Connection<sim::World>,
+    sectors: &mut [u64],
+    random: &mut impl FnMut(usize) -> usize,
+) {
     let first = random(16);
     let (mut requests, mut lent) = (Vec::new(), Vec::new());
     for n in 0..2 + random(8) {
@@ -150,5 +154,8 @@ fn every_write_leaves_a_sound_image_over_others() {
     look(&images, &written, &plain);
     fs::write(images.path("c.qcow2"), &written.medium.tape().bytes).unwrap();
     images.qemu_img(&["convert", "-l", "before", "-O", "raw", "c.qcow2", "c.raw"]);
-    assert!(fs::read(images.path("c.raw")).unwrap() == sector(OLD).repeat(SECTORS), "the snapshot has changed");
+    assert!(
+        fs::read(images.path("c.raw")).unwrap() == sector(OLD).repeat(SECTORS),
+        "the snapshot has changed"
+    );
 }

@@ -79,5 +79,7 @@ pub(crate) fn disk(path: &Path) -> Disk {
 
 fn run(command: &mut Command) -> Output {
     let name = command.get_program().to_string_lossy().into_owned();
-    command.output().unwrap_or_else(|error| std::panic::panic_any(format!("{name}: {error}; tests/run setup installs it")))
+    command.output().unwrap_or_else(|error| {
+        std::panic::panic_any(format!("{name}: {error}; tests/run setup installs it"))
+    })
 }

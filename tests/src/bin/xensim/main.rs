@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod formats;
 mod guests;
 mod image;
 mod kills;
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Copy a disk image into a guest's disk and out again, and compare
     Demo(demo::Args),
+    /// Measure images of other formats against qemu-storage-daemon
+    Formats(formats::Args),
     /// Keep a world up until SIGINT, with an NBD export of each image
     Up(up::Args),
     /// Run a command inside a world
@@ -43,6 +46,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = tests::world::catch_interrupts().and_then(|()| match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
+        Command::Formats(args) => formats::run(&args),
         Command::Up(args) => up::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args),
