@@ -137,7 +137,7 @@ impl Campaign {
             guests.push(thread::Builder::new().name(shape.name.into()).spawn(move || workload.run())?);
         }
         let mut report = Report::default();
-        let killed = self.kill(&mut world, &shared, &mut report, &mut progress);
+        let killed = self.kill(disks, &mut world, &shared, &mut report, &mut progress);
         shared.over.store(true, SeqCst);
         let mut models = Vec::new();
         for guest in guests {
@@ -175,6 +175,7 @@ impl Campaign {
 
     fn kill(
         &self,
+        disks: &dyn Disks,
         world: &mut World,
         shared: &Shared,
         report: &mut Report,
@@ -199,6 +200,7 @@ impl Campaign {
                 _ => report.at_random += 1,
             }
             world.end_backend();
+            disks.killed(world.dir())?;
             // Every other one dies at a step, each of which has its turn.
             let next = (self.steps && kill % 2 == 0).then_some(kill as usize / 2 % Step::ALL.len());
             armed = next;

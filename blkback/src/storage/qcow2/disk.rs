@@ -242,7 +242,15 @@ impl Disk {
             tokio::select! {
                 biased;
                 result = &mut work => return result,
-                () = order.asked() => order.answer(self.written(access).await.is_ok()),
+                () = order.asked() => {
+                    let written = self.written(access).await;
+                    // A table of level 2 must never be led to before it is one, not after a power loss either.
+                    let lasts = match self.chain.as_ref().and_then(Chain::top) {
+                        Some(file) if written.is_ok() => file.sync().await,
+                        _ => written,
+                    };
+                    order.answer(lasts.is_ok());
+                }
             }
         }
     }

@@ -19,7 +19,7 @@ const V3_BYTES: usize = 104;
 const BACKING_FORMAT: u32 = 0xe279_2aca;
 const CLUSTER_BITS_MAX: u32 = 21;
 /// Bytes of the longest table of level 1, and of reference counts: QEMU's limits.
-const L1_MAX: u64 = 32 << 20;
+pub(super) const L1_MAX: u64 = 32 << 20;
 const REFTABLE_MAX: u64 = 8 << 20;
 
 /// Incompatible features that are known by a name.

@@ -96,6 +96,11 @@ impl Layer {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Bytes in the file.
+    pub(super) fn len(&self) -> u64 {
+        self.0.len.load(Relaxed)
+    }
+
     fn direct(&self) -> bool {
         self.0.direct
     }
@@ -150,7 +155,7 @@ impl Layer {
     }
 
     /// Reads now; what lies beyond the end is zeros. May block.
-    fn read_now(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    pub(super) fn read_now(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
         if self.direct() {
             let mut padded = Padded::new(at, bytes.len())?;
             padded.fill(&self.0.file)?;
@@ -178,7 +183,7 @@ impl Layer {
     }
 
     fn zero(&self, at: u64, len: u64) -> io::Result<()> {
-        let end = at.saturating_add(len).min(self.0.len.load(Relaxed));
+        let end = at.saturating_add(len).min(self.len());
         let Some(len) = end.checked_sub(at).filter(|len| *len > 0) else { return Ok(()) };
         let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let signed = |value: u64| i64::try_from(value).map_err(|_| Errno::EFBIG);
@@ -287,7 +292,7 @@ impl fmt::Display for Layer {
 
 impl Storage for Layer {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.0.len.load(Relaxed))
+        Ok(self.len())
     }
 
     fn resolve_relative_path<P: AsRef<Path>>(&self, relative: P) -> io::Result<PathBuf> {

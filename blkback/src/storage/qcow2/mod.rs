@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `header` | what is served, and what refused |
 //! | `chain` | an image and what it is based on, opened and locked |
+//! | `check` | whether its tables add up |
 //! | `layer` | one file of it |
 //! | `order` | the order in which tables reach the file |
 //! | `disk` | what becomes of a job |
@@ -13,10 +14,13 @@
 
 use std::{path::Path, sync::Arc, sync::atomic::Ordering::Relaxed};
 
+use tracing::warn;
+
 use super::{DiscardLimits, Geometry, Image, ImageError, ImageOptions};
 use crate::sandbox::outside::Outside;
 
 mod chain;
+mod check;
 mod disk;
 mod driver;
 mod gate;
@@ -35,6 +39,12 @@ pub fn open(outside: &dyn Outside, path: &Path, options: &ImageOptions) -> Resul
     }
     let (chain, file) = Chain::open(outside, path, options)?;
     let Some(header) = chain.header() else { return Err(refuse("it is no qcow2 image".into())) };
+    if let Some(top) = chain.top().filter(|_| !options.read_only) {
+        let lost = check::check(top, header).map_err(|why| refuse(why.to_string()))?;
+        if lost > 0 {
+            warn!(image = %path.display(), clusters = lost, "clusters are lost; `qemu-img check -r leaks` finds them");
+        }
+    }
     let cluster = u32::try_from(header.cluster()).unwrap_or(512);
     // Old images cannot tell zeros from what lies below.
     let discards = options.discard && !options.read_only && (header.version > 2 || !chain.is_based());

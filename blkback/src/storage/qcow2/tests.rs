@@ -1,12 +1,17 @@
 //! The driver in the engine, against the suite and QEMU's tools.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use super::*;
 use crate::{
     sandbox::outside::Unconfined,
     storage::{
-        Engine,
+        Action, Engine, IoMemory, Op, Part, Storage as _,
         contract::{self, LEAST_BYTES},
     },
 };
@@ -82,4 +87,120 @@ fn every_kind_of_image_passes_the_suite() {
         suite(&bench, &path, &ImageOptions { direct_io: true, ..ImageOptions::default() });
         suite(&bench, &path, &ImageOptions { read_only: true, ..ImageOptions::default() });
     }
+}
+
+/// Memory in one part.
+struct Whole(Vec<u8>);
+
+impl IoMemory for Whole {
+    fn parts(&mut self, mut each: impl FnMut(Part<'_>)) {
+        each(Part::Private(&mut self.0));
+    }
+}
+
+/// xorshift64*
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16) % end
+    }
+}
+
+/// Reads and writes here and there; how many of the operations went well. All come back, in time.
+fn use_it(image: &Arc<Image>, chance: &mut Chance) -> usize {
+    let mut engine = Engine::new().unwrap();
+    let disk = engine.attach(image).unwrap();
+    let bytes = (image.sectors() * 512).min(LEAST_BYTES);
+    let mut sent = 0;
+    for _ in 0..40 {
+        let len = 512 * (1 + chance.below(256)).min(bytes / 512);
+        let offset = chance.below((bytes - len) / 512 + 1) * 512;
+        let (action, len) = match chance.below(8) {
+            0 => (Action::Flush, 0),
+            1 if image.geometry().discard.is_some() => (Action::Discard { offset, len, secure: false }, 0),
+            2..5 => (Action::Read { offset }, len),
+            _ => (Action::Write { offset }, len),
+        };
+        let data = Whole(vec![9; usize::try_from(len).unwrap()]);
+        engine
+            .submit(Box::new(Op { disk, action, outcome: Ok(()), data }))
+            .unwrap_or_else(|_| unreachable!());
+        sent += 1;
+    }
+    engine.kick().unwrap();
+    let (mut well, begin) = (0, Instant::now());
+    while sent > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(30), "{sent} operations do not come back");
+        match engine.reap() {
+            Some(op) => {
+                sent -= 1;
+                well += usize::from(op.outcome.is_ok());
+            }
+            None => _ = engine.wait(Some(Duration::from_millis(100))).unwrap(),
+        }
+    }
+    engine.detach(disk);
+    well
+}
+
+/// Bytes of tables are changed, files cut short: either the image is refused, or its operations come back, whatever becomes of them.
+#[test]
+fn corrupt_images_harm_nobody() {
+    let bench = Bench::new();
+    let mut chance = Chance(0x9E37_79B9_7F4A_7C15);
+    fs::write(bench.path("base.raw"), vec![7; usize::try_from(LEAST_BYTES).unwrap()]).unwrap();
+    let (mut refused, mut served, mut well) = (0, 0, 0);
+    for options in [
+        &["-o", "cluster_size=512"][..],
+        &["-o", "cluster_size=4096,refcount_bits=1"],
+        &["-o", "compat=0.10"],
+    ] {
+        let path = bench.create("a.qcow2", options);
+        assert!(use_it(&opened(&path, &ImageOptions::default()).unwrap(), &mut chance) == 40);
+        let sound = fs::read(&path).unwrap();
+        let broken = bench.path("broken.qcow2");
+        // The first clusters hold the header, tables of reference counts, and the table of level 1.
+        let tables = u64::try_from(sound.len()).unwrap().min(5 << 16);
+        for _ in 0..60 {
+            let mut image = sound.clone();
+            for _ in 0..1 + chance.below(6) {
+                let at = match chance.below(3) {
+                    0 => chance.below(112),
+                    1 => chance.below(tables),
+                    _ => chance.below(sound.len() as u64),
+                };
+                let at = usize::try_from(at).unwrap();
+                match chance.below(4) {
+                    0 => image[at] ^= 1 << chance.below(8),
+                    1 => image[at] = u8::try_from(chance.below(256)).unwrap(),
+                    2 => image[at / 8 * 8..at / 8 * 8 + 8].fill(0xFF),
+                    // Something that another table has.
+                    _ => {
+                        let from = usize::try_from(chance.below(tables)).unwrap() / 8 * 8;
+                        image.copy_within(from..from + 8, at / 8 * 8);
+                    }
+                }
+            }
+            if chance.below(6) == 0 {
+                image.truncate(usize::try_from(chance.below(sound.len() as u64)).unwrap());
+            }
+            fs::write(&broken, &image).unwrap();
+            match opened(&broken, &ImageOptions::default()) {
+                Err(why) => {
+                    assert!(why.contains("broken.qcow2"), "{why}");
+                    refused += 1;
+                }
+                Ok(image) => {
+                    served += 1;
+                    well += use_it(&image, &mut chance);
+                }
+            }
+        }
+    }
+    println!("{refused} refused, {served} served, {well} operations done");
+    assert!(refused > 30 && served > 30 && well > served * 10);
 }
