@@ -34,7 +34,7 @@ fn what_is_not_served_is_refused_with_a_reason() {
     fs::write(images.path("raw.img"), vec![0; 1 << 20]).unwrap();
     let refused = |world: &mut World, name: &str, why: &str| {
         let mut guest = guest(world, &disk(&images.path(name)));
-        guest.refused_for(why).unwrap_or_else(|error| std::panic::panic_any(format!("{name}: {error:#}")));
+        guest.refused_for(why).unwrap_or_else(|error| panic!("{name}: {error:#}"));
         assert!(world.backend_words().contains(why), "{why}");
     };
     refused(&mut world, "raw.img", "no qcow2 image");

@@ -29,7 +29,7 @@ fn broken_images_disturb_nobody() {
     let mut undisturbed = good.connect(&Wish::default()).unwrap();
     let mut numbers = noise(3, 1 << 12).into_iter().map(usize::from);
     let mut random =
-        move |below: usize| (numbers.next().unwrap() << 8 | numbers.next().unwrap()) * below >> 16;
+        move |below: usize| (((numbers.next().unwrap() << 8) | numbers.next().unwrap()) * below) >> 16;
     let (mut refused, mut served) = (0, 0);
     for number in 0..BROKEN {
         let mut image = sound.clone();

@@ -1,5 +1,5 @@
 //! Images of QEMU's format qcow2: what is made and judged by QEMU's own tools, and served over the whole path.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod attach;
 mod corrupt;

@@ -67,7 +67,7 @@ pub(crate) fn check(image: &Path) -> Health {
         _ => {
             let said = [output.stdout, output.stderr].concat();
             let said = String::from_utf8_lossy(&said).into_owned();
-            std::panic::panic_any(format!("qemu-img check {}: {said}", image.display()))
+            panic!("qemu-img check {}: {said}", image.display())
         }
     }
 }
@@ -79,7 +79,5 @@ pub(crate) fn disk(path: &Path) -> Disk {
 
 fn run(command: &mut Command) -> Output {
     let name = command.get_program().to_string_lossy().into_owned();
-    command.output().unwrap_or_else(|error| {
-        std::panic::panic_any(format!("{name}: {error}; tests/run setup installs it"))
-    })
+    command.output().unwrap_or_else(|error| panic!("{name}: {error}; tests/run setup installs it"))
 }
