@@ -2,7 +2,7 @@
 //! lost in either direction, and what an index covers can be read. Then the same models with one fence or the second
 //! look left out: each must fail, which proves both that the models can fail and that nothing in the ring is for show.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test -p ringbuf --release --test loom`
+//! `RUSTFLAGS="--cfg loom" cargo test -p xen-ringbuf --release --test loom`
 #![cfg(loom)]
 #![expect(clippy::unwrap_used, reason = "a model fails by panicking")]
 
