@@ -216,7 +216,8 @@ fn uuid() -> Result<String> {
 /// A port that nobody has now, below those that the kernel gives to whoever connects: nobody gets it by chance meanwhile.
 fn free_port() -> Result<u16> {
     for attempt in 0..100 {
-        let chance = uuid()?.bytes().fold(attempt, |sum: u16, byte| sum.wrapping_mul(31) + u16::from(byte));
+        let chance =
+            uuid()?.bytes().fold(attempt, |sum: u16, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
         let port = 20_000 + chance % 12_000;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return Ok(port);

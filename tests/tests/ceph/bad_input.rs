@@ -34,9 +34,9 @@ fn what_is_not_there_and_who_is_not_let_in_is_told() {
         ("rbd/none".into(), "cannot open it: No such file"),
         ("rbd/img@none".into(), "cannot open it: No such file"),
         ("rbd/none/img".into(), "cannot open it: No such file"),
-        ("rbd/img:id=nobody".into(), "there is no key for client.nobody"),
-        (format!("rbd/img:keyring={wrong}"), "does not accept client.admin and its key"),
-        (format!("rbd/img:id=none:keyring={wrong}"), "does not accept client.none and its key"),
+        ("rbd/img:id=nobody".into(), "does not accept client.nobody: its key is missing or wrong"),
+        (format!("rbd/img:keyring={wrong}"), "does not accept client.admin: its key"),
+        (format!("rbd/img:id=none:keyring={wrong}"), "does not accept client.none: its key"),
         (format!("rbd/img:keyring={nonsense}"), "client.admin"),
         (format!("rbd/img:conf={wrong}.conf"), "wrong.conf: No such file"),
         ("rbd/img:conf=/etc/shadow".into(), "/etc/shadow is not among `credentials`"),
@@ -88,19 +88,20 @@ fn a_pool_that_is_full_is_an_error_to_the_guest() {
     let (_guest, mut disk) = connected(&mut world, "rbd:rbd/img");
     let bytes = noise(1, 4 << 20);
     disk.write(0, &bytes).unwrap();
-    cluster.ceph(&["osd", "set-full-ratio", "0.0001"]).unwrap();
-    wait_until("a full pool", PATIENCE, || {
-        Ok(cluster.ceph(&["osd", "dump"])?.contains("full").then_some(()))
-    })
-    .unwrap();
+    let full_at = |ratio: &str| {
+        for limit in ["set-nearfull-ratio", "set-backfillfull-ratio", "set-full-ratio"] {
+            cluster.ceph(&["osd", limit, ratio]).unwrap();
+        }
+    };
+    full_at("0.0001");
+    let full = || Ok(cluster.ceph(&["osd", "dump"])?.contains("flags hashpspool,full").then_some(()));
+    wait_until("a full pool", PATIENCE, full).unwrap();
     let page = disk.segments(1, 7).unwrap();
-    wait_until("an error", PATIENCE, || {
-        let written = disk.ask(&Raw::write(1, 65536, &page))?;
-        Ok((written == blkif_proto::Status::ERROR).then_some(()))
-    })
-    .unwrap();
+    disk.error(&Raw::write(1, 65536, &page)).unwrap();
+    let said = world.backend_words();
+    assert!(said.contains("No space left on device"), "{said}");
     assert!(disk.read(0, bytes.len()).unwrap() == bytes);
-    cluster.ceph(&["osd", "set-full-ratio", "0.95"]).unwrap();
+    full_at("0.95");
     wait_until("room", PATIENCE, || {
         let written = disk.ask(&Raw::write(2, 65536, &page))?;
         Ok((written == blkif_proto::Status::OKAY).then_some(()))

@@ -67,9 +67,12 @@ pub(super) fn connect(
         Errno::ETIMEDOUT => {
             format!("no monitor of the cluster has answered within {seconds} s ({})", conf.display())
         }
-        Errno::ENOENT => format!("there is no key for client.{id} ({})", conf.display()),
-        Errno::EPERM | Errno::EACCES | Errno::EOPNOTSUPP => {
-            format!("the cluster does not accept client.{id} and its key ({})", conf.display())
+        // The last is that of a key that is none.
+        Errno::ENOENT | Errno::EPERM | Errno::EACCES | Errno::EOPNOTSUPP | Errno::EIO => {
+            format!(
+                "the cluster does not accept client.{id}: its key is missing or wrong ({})",
+                conf.display()
+            )
         }
         errno => failed("cannot connect to the cluster")(errno),
     })?;
