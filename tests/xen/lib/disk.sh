@@ -9,7 +9,10 @@ make_image() {
 md5_of() { md5sum <"$1" | cut -d' ' -f1; }
 
 # served_by_us FILE DEVICE [r|w]: through the daemon, by way of its hotplug script
-served_by_us() { echo "format=raw,vdev=$2,access=${3:-w},backendtype=phy,script=block-blkback,target=$(realpath "$1")"; }
+served_by_us() { echo "format=raw,vdev=$2,access=${3:-w},backendtype=phy,script=block-blkback,target=$(target_of "$1")"; }
+
+# A path, with what stands before it if that says what it is.
+target_of() { case $1 in *:*) echo "${1%%:*}:$(realpath "${1#*:}")" ;; *) realpath "$1" ;; esac; }
 
 # served_by_kernel FILE DEVICE [r|w]: by xen-blkback on a loop device, with the tool stack's own script
 served_by_kernel() {

@@ -9,7 +9,7 @@ touch /var/lib/dpkg/{status,available}
 install() { dpkg --force-depends --force-confold -i "$1"; }
 
 say 'installed'
-rm /usr/bin/blkback /etc/xen/scripts/block-blkback
+rm /usr/bin/blkback /usr/bin/blkctl /etc/xen/scripts/block-blkback
 hash -r
 install /bed/packages/blkback.deb
 dpkg -s blkback | grep 'Status: install ok installed'
