@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use anyhow::{Context as _, Result};
 use blkfront::{Completion, Device, Frontend, Io, IoError, Operation, Queue, SegmentChoice, SegmentMode};
 use blkif_observe::recording::End;
 use blkif_proto::{
-    Entry, Head, Limits, MAX_ENTRY_SIZE, Op, Parsed, Request, Response, Segment, Status,
+    Entry, Head, Limits, MAX_ENTRY_SIZE, Op, PAGE_SIZE, Parsed, Request, Response, Segment, Status,
     keys::{self, BackendFeatures, DeviceType, FrontendRecord, ToolstackFrontend},
     xenbus::State,
 };
@@ -250,6 +251,19 @@ impl Wish {
     }
 }
 
+/// What a request asks for, for comparison: everything but what is another in each run.
+fn shape(entries: &[Entry], limits: &Limits) -> String {
+    let mut shape = describe(entries, limits);
+    if let Ok(Parsed::Whole(request)) = Request::parse(entries, limits) {
+        // Whole pages are the rule.
+        let parts = request.segments.iter().filter(|segment| segment.bytes() < PAGE_SIZE);
+        parts.for_each(|Segment { first_sect, last_sect, .. }| {
+            _ = write!(shape, ", {first_sect} to {last_sect}")
+        });
+    }
+    shape
+}
+
 /// The backend of the recording, and the toolstack that made the device.
 struct Backend {
     guest: DomId,
@@ -333,7 +347,7 @@ impl Backend {
         if let Some(Step::Request { number, entries, .. }) = self.steps.pop_front()
             && let Some(limits) = &self.limits
         {
-            self.recorded.insert(number, describe(&entries, limits));
+            self.recorded.insert(number, shape(&entries, limits));
         }
     }
 
@@ -399,9 +413,12 @@ impl Backend {
         let mut entries = [[0; MAX_ENTRY_SIZE]; 64];
         ring.ring.read(0, &mut entries[0]).ok()?;
         let head = Head::parse(&entries[0], &limits);
+        for (ahead, block) in (1..head.entries).zip(&mut entries[1..]) {
+            _ = ring.ring.read(ahead, block);
+        }
         ring.ring.consume(head.entries).ok()?;
         ring.taken.insert(number, head);
-        let found = describe(&entries, &limits);
+        let found = shape(&entries, &limits);
         (found != recorded).then_some(Difference::Request { recorded, found: Some(found) })
     }
 

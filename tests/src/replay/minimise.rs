@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use anyhow::{Result, bail};
 use blkif_observe::recording::End;
 
-use super::{Difference, Script, Step};
+use super::{Difference, Script, Step, script::state_of};
 
 /// What came of it.
 #[derive(Clone, Debug)]
@@ -32,7 +32,8 @@ pub fn minimise(
     let (way, mut plays) = (difference.way(), 1);
     let mut differs = |script: &Script| -> Result<bool> {
         plays += 1;
-        let found = play(script)?;
+        // As it will be read, once it is written down.
+        let found = play(&Script::of(&script.record(), &script.device))?;
         let same = found.filter(|found| found.way() == way);
         if let Some(same) = same {
             difference = same;
@@ -76,38 +77,41 @@ pub fn minimise(
 enum Unit {
     /// A request with its answer.
     Request(usize),
-    /// The step of this place.
+    /// The step of this place; of nodes, the state that they come before.
     Step(usize),
 }
 
 /// All that the peer of `end` does; what the end itself did is what it is held to.
 fn units(script: &Script, end: End) -> Vec<Unit> {
-    let places = script.steps.iter().enumerate();
-    places.filter_map(|(place, step)| unit(step, place, end)).collect()
+    let mut units: Vec<Unit> = (0..script.steps.len()).filter_map(|place| unit(script, place, end)).collect();
+    let mut seen = HashSet::new();
+    units.retain(|unit| seen.insert(*unit));
+    units
 }
 
-fn unit(step: &Step, place: usize, end: End) -> Option<Unit> {
-    match step {
-        Step::Request { number, .. } | Step::Answer { to: Some(number), .. } => {
-            // Once is enough to name it.
-            matches!(step, Step::Request { .. }).then_some(Unit::Request(*number))
-        }
+fn unit(script: &Script, place: usize, end: End) -> Option<Unit> {
+    let steps = script.steps.get(place..)?;
+    match steps.first()? {
+        Step::Request { number, .. } | Step::Answer { to: Some(number), .. } => Some(Unit::Request(*number)),
         Step::Answer { to: None, .. } => (end == End::Frontend).then_some(Unit::Step(place)),
-        Step::Node { of: by, .. } | Step::Publish { by, .. } | Step::Signal { by, .. } => {
-            (*by != end).then_some(Unit::Step(place))
+        Step::Node { of: by, .. } if *by != end => {
+            // Without one of them the others, and all requests after them, may mean something else.
+            let mut nodes = steps.iter().take_while(|step| matches!(step, Step::Node { .. }));
+            let state = nodes.position(|step| state_of(step).is_some_and(|(of, _)| of == *by));
+            Some(Unit::Step(place + state.unwrap_or(0)))
         }
+        Step::Signal { by, .. } => (*by != end).then_some(Unit::Step(place)),
+        // What is honest goes with the requests; an answer is to what was published.
+        Step::Publish { by, beyond, .. } => (*by != end && *beyond != 0).then_some(Unit::Step(place)),
+        Step::Node { .. } => None,
     }
 }
 
 /// The script with no other units than these.
 fn without(script: &Script, end: End, kept: &[Unit]) -> Script {
     let kept: HashSet<Unit> = kept.iter().copied().collect();
-    let stays = |(place, step): &(usize, &Step)| match step {
-        Step::Request { number, .. } | Step::Answer { to: Some(number), .. } => {
-            kept.contains(&Unit::Request(*number))
-        }
-        _ => unit(step, *place, end).is_none_or(|unit| kept.contains(&unit)),
-    };
+    let stays =
+        |(place, _): &(usize, &Step)| unit(script, *place, end).is_none_or(|unit| kept.contains(&unit));
     let steps = script.steps.iter().enumerate().filter(stays).map(|(_, step)| step.clone()).collect();
     Script { steps, ..script.clone() }.without_empty_publications()
 }
