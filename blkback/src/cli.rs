@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use blkback::config::{Config, Strategy};
+use blkback::config::{Config, Listen, Strategy};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -34,6 +34,9 @@ pub(crate) struct Arguments {
     /// Longest polling after work, in microseconds [default: 50 in a simulated world, else 0]
     #[arg(long, value_name = "N")]
     poll_us: Option<u64>,
+    /// Tell counters to whoever asks there, as OpenMetrics over HTTP: `unix:/path`, or an address such as 127.0.0.1:9180
+    #[arg(long, value_name = "PLACE")]
+    metrics: Option<Listen>,
     /// Note nothing for a next daemon: guests lose their disks if this one is killed
     #[arg(long)]
     no_recovery: bool,
@@ -122,6 +125,7 @@ impl Arguments {
         daemon.poll_us = self.poll_us.or(daemon.poll_us);
         daemon.recovery &= !self.no_recovery;
         daemon.record = self.record.clone().or(daemon.record.take());
+        config.metrics.listen = self.metrics.clone().or(config.metrics.listen.take());
         let sandbox = &mut config.sandbox;
         sandbox.enabled &= !self.no_sandbox;
         sandbox.user = self.user.clone().or(sandbox.user.take());

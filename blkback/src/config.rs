@@ -12,6 +12,7 @@
 //! resize-check-s = 5        # how often images are measured again; 0: never
 //! shutdown-s = 10           # how long guests have to close at the end
 //! driver-domain = false     # nobody else runs scripts and removes closed disks here; absent: in any domain but 0
+//! slow-ms = 0               # tell of requests that take so many milliseconds; 0: of none
 //! record = "/var/tmp/rec"   # record what guests and this daemon do, in a new file there; absent: nothing is recorded
 //!
 //! [offer]                   # what guests may use; 0, 1 or false: not offered
@@ -35,6 +36,10 @@
 //! socket = "/run/blkback/control.sock"  # absent: in run-dir
 //! group = "disk"            # who else may connect, to look; absent: nobody but root and the daemon's user
 //! admins = ["oper"]         # users who may also change things
+//!
+//! [metrics]                 # counters for monitoring, as OpenMetrics over HTTP
+//! listen = "unix:/run/blkback/metrics.sock"  # or an address, 127.0.0.1:9180; absent: nowhere
+//! group = "prometheus"      # who else may connect to the socket; absent: nobody but root and the daemon's user
 //!
 //! [disk]                    # how images are opened
 //! direct-io = false
@@ -77,6 +82,9 @@ use crate::{
 };
 
 mod limits;
+mod metrics;
+
+pub use metrics::{Listen, MetricsConfig, NoPlace};
 
 /// How data moves between the disk and the guest's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -111,6 +119,8 @@ pub struct Config {
     pub disks: BTreeMap<String, DiskConfig>,
     /// Limits of groups of disks, by name.
     pub groups: BTreeMap<String, Rates>,
+    /// Where counters are told.
+    pub metrics: MetricsConfig,
 }
 
 /// The daemon itself.
@@ -140,6 +150,8 @@ pub struct DaemonConfig {
     /// hotplug script, says itself that a disk is connected, and removes the nodes of one that is closed for good. Absent: in
     /// every domain but 0.
     pub driver_domain: Option<bool>,
+    /// Requests that take so many milliseconds are told of in the log; 0: none is.
+    pub slow_ms: u64,
     /// A folder: what guests and this daemon do is recorded there, in a new file for each start.
     pub record: Option<PathBuf>,
 }
@@ -313,6 +325,7 @@ impl Default for DaemonConfig {
             resize_check_s: 5,
             shutdown_s: 10,
             driver_domain: None,
+            slow_ms: 0,
             record: None,
         }
     }

@@ -97,7 +97,7 @@ pub async fn run_with<W, S, F>(
     outside: Arc<dyn Outside>,
     config: Config,
     storage: F,
-    operator: Operator,
+    mut operator: Operator,
     shutdown: impl Future<Output = End>,
 ) -> Result<End, DaemonError>
 where
@@ -106,8 +106,11 @@ where
     F: Fn() -> io::Result<S> + Clone + Send + 'static,
 {
     let (send_end, ends) = unbounded_channel();
-    let workers = Workers::start(&world, storage, config.workers(), config.poll(), &send_end)
+    let workers = Workers::start(&world, storage, config.workers(), config.poll(), config.watch(), &send_end)
         .map_err(DaemonError::Workers)?;
+    if let Some(endpoint) = operator.metrics.take() {
+        tokio::spawn(endpoint.serve(Arc::clone(workers.roll())));
+    }
     let logs = config.logs();
     if let Some(logs) = &logs {
         let failed = |cause| DaemonError::Logs { path: logs.clone(), cause };

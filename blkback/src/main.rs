@@ -9,6 +9,7 @@ use blkback::{
     control::{End, Operator},
     ctl::desk::{Ask, Desk},
     daemon,
+    metrics::Endpoint,
     run_dir::RunDir,
     sandbox::{
         REFUSAL, Sandbox,
@@ -174,7 +175,11 @@ fn serve(world: impl BackWorld, store: Option<&Path>, config: Config, contained:
         let shutdown = asked_to_end()?;
         Charge::hear_signals()?;
         let store = daemon::connect(store, &config).await?;
-        let operator = Operator { measure: measures, asks: open_desk(&config)? };
+        let operator = Operator {
+            measure: measures,
+            asks: open_desk(&config)?,
+            metrics: Endpoint::open(&config.metrics)?,
+        };
         let Contained { sandbox, charge } = contained;
         let filters = sandbox.map(|sandbox| sandbox.enter(&charge)).transpose();
         let filters = Arc::new(filters.context("cannot enter the sandbox")?);

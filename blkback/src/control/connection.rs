@@ -24,6 +24,7 @@ use crate::{
         resume::LogSpec,
     },
     limit::DiskThrottle,
+    metrics::{Entry, Label},
     stats::QueueStats,
     storage::Image,
 };
@@ -113,6 +114,7 @@ struct Held {
     key: QueueKey,
     thread: usize,
     stats: Arc<QueueStats>,
+    _entry: Entry,
 }
 
 impl Connection {
@@ -152,7 +154,9 @@ impl Connection {
             match workers.serve(spec) {
                 Some(thread) => {
                     connection.starting += 1;
-                    connection.queues.push(Held { key, thread, stats });
+                    let DeviceId { domain, device, .. } = terms.device.clone();
+                    let entry = workers.roll().enter(Label { domain, device, queue }, key.connection, &stats);
+                    connection.queues.push(Held { key, thread, stats, _entry: entry });
                 }
                 None => connection.fail(key, &StartError::NoWorker),
             }

@@ -38,7 +38,7 @@ use inbox::{DeviceHandle, Message};
 use store::DeviceId;
 use watch::Changes;
 
-use crate::{ctl::desk::Ask, sandbox::outside::Progress, storage::rbd};
+use crate::{ctl::desk::Ask, metrics::Endpoint, sandbox::outside::Progress, storage::rbd};
 
 /// Why the control plane ends before it is told to.
 #[derive(Debug, thiserror::Error)]
@@ -70,12 +70,14 @@ pub struct Operator {
     pub measure: UnboundedReceiver<()>,
     /// What is asked on the control socket.
     pub asks: Receiver<Ask>,
+    /// Where counters are told.
+    pub metrics: Option<Endpoint>,
 }
 
 impl Operator {
     /// One without wishes.
     pub fn absent() -> Self {
-        Self { measure: unbounded_channel().1, asks: channel(1).1 }
+        Self { measure: unbounded_channel().1, asks: channel(1).1, metrics: None }
     }
 }
 

@@ -19,7 +19,8 @@ use crate::{
         inflight::InFlight,
         queue::{MappingOf, QueueSpec},
     },
-    stats::WorkerStats,
+    metrics::Roll,
+    stats::Watch,
     storage::Storage,
 };
 
@@ -31,6 +32,7 @@ type Routes = Arc<Mutex<HashMap<u64, Sink>>>;
 /// All worker threads.
 pub struct Workers {
     threads: Vec<WorkerHandle>,
+    roll: Arc<Roll>,
     routes: Routes,
     next: AtomicUsize,
     connections: AtomicU64,
@@ -63,6 +65,7 @@ impl Workers {
         storage: F,
         count: usize,
         poll: Duration,
+        watch: Watch,
         ends: &UnboundedSender<Result<(), String>>,
     ) -> io::Result<Self>
     where
@@ -75,10 +78,18 @@ impl Workers {
             .map(|n| {
                 let (routes, ends) = (Arc::clone(&routes), ends.clone());
                 let report = Arc::new(move |report| deliver(&routes, &ends, report));
-                WorkerHandle::spawn(format!("worker-{n}"), world.clone(), storage.clone(), poll, report)
+                WorkerHandle::spawn(
+                    format!("worker-{n}"),
+                    world.clone(),
+                    storage.clone(),
+                    poll,
+                    watch,
+                    report,
+                )
             })
-            .collect::<io::Result<_>>()?;
-        Ok(Self { threads, routes, next: AtomicUsize::new(0), connections: AtomicU64::new(0) })
+            .collect::<io::Result<Vec<_>>>()?;
+        let roll = Arc::new(Roll::new(threads.iter().map(|thread| Arc::clone(thread.stats())).collect()));
+        Ok(Self { threads, roll, routes, next: AtomicUsize::new(0), connections: AtomicU64::new(0) })
     }
 
     /// An address for the reports of a new connection.
@@ -111,9 +122,9 @@ impl Workers {
         }
     }
 
-    /// What each thread has done.
-    pub fn stats(&self) -> Vec<Arc<WorkerStats>> {
-        self.threads.iter().map(|thread| Arc::clone(thread.stats())).collect()
+    /// What threads and queues have done.
+    pub fn roll(&self) -> &Arc<Roll> {
+        &self.roll
     }
 }
 

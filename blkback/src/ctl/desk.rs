@@ -55,27 +55,12 @@ impl Desk {
     /// change anything are root, this user, and the configuration's `admins`. Call before the sandbox closes. Errors: the
     /// system's, or no such user or group.
     pub fn open(path: &Path, config: &ControlConfig) -> io::Result<Self> {
-        let unknown = |what: &str, name: &str| {
-            io::Error::new(io::ErrorKind::NotFound, format!("there is no {what} {name}"))
-        };
         let mut admins = vec![0, geteuid().as_raw()];
         for name in &config.admins {
             let user = User::from_name(name)?.ok_or_else(|| unknown("user", name))?;
             admins.push(user.uid.as_raw());
         }
-        // The run directory is ours alone: nobody else listens there.
-        if fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
-            fs::remove_file(path)?;
-        }
-        let listener = std::os::unix::net::UnixListener::bind(path)?;
-        let mode = if config.group.is_some() { 0o660 } else { 0o600 };
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-        if let Some(name) = &config.group {
-            let group = Group::from_name(name)?.ok_or_else(|| unknown("group", name))?;
-            chown(path, None, Some(group.gid))?;
-        }
-        listener.set_nonblocking(true)?;
-        Ok(Self { listener, admins })
+        Ok(Self { listener: listen(path, config.group.as_deref())?, admins })
     }
 
     /// Passes questions on, for ever. Errors: the socket cannot be used by this runtime.
@@ -102,6 +87,28 @@ impl Desk {
             }
         }
     }
+}
+
+/// Makes a Unix socket, in the place of one that a dead daemon has left, for its owner and a group's members if one is named. Errors: the
+/// system's, or no such group.
+pub(crate) fn listen(path: &Path, group: Option<&str>) -> io::Result<std::os::unix::net::UnixListener> {
+    // One daemon runs at a time: nobody else listens there.
+    if fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+        fs::remove_file(path)?;
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    if let Some(name) = group {
+        let group = Group::from_name(name)?.ok_or_else(|| unknown("group", name))?;
+        chown(path, None, Some(group.gid))?;
+    }
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn unknown(what: &str, name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("there is no {what} {name}"))
 }
 
 /// Answers one client until it leaves.

@@ -1,5 +1,7 @@
 //! Stage one: requests out of the rings, copied once and through the gate.
 
+use std::time::Duration;
+
 use blkif_proto::{Op, Parsed, Request};
 use xen_platform::{BackWorld, Clock as _, Mapper};
 
@@ -7,6 +9,7 @@ use super::{
     hold::{Held, fare},
     inflight::{Failure, InFlight, Step},
     queue::MappingOf,
+    timing::Times,
     worker::Worker,
 };
 use crate::{limit::Gate, storage::Storage};
@@ -35,7 +38,8 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         // The disk may have grown or shrunk.
         queue.limits.sectors = queue.image.sectors();
         let (mut taken, mut bytes) = (0, 0);
-        let limited = queue.gate.as_ref().is_some_and(Gate::is_on).then(|| self.clock.now());
+        let limited = queue.gate.as_ref().is_some_and(Gate::is_on);
+        let (mut seen, mut now) = (Duration::ZERO, Duration::ZERO);
         while taken < SHARE && bytes < SHARE_BYTES && queue.is_open() {
             let (head, place) = match queue.next_head(&mut self.entries[..]) {
                 Ok(Some(next)) => next,
@@ -46,12 +50,17 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
                     return taken > 0;
                 }
             };
+            if taken == 0 && (limited || self.watch.timed) {
+                now = self.clock.now();
+                seen = queue.timing.left.unwrap_or(now);
+            }
             taken += 1;
             queue.in_flight += 1;
             let mapper = &self.mapper;
             let mut ticket = self.pool.issue(&head, index, queue.dom, queue.disk, || mapper.mapping());
             let data = &mut ticket.data;
             data.logged = place;
+            data.times = Times { seen, taken: now, ..Times::default() };
             match Request::parse(&self.entries[..], &queue.limits) {
                 Ok(Parsed::Whole(request)) => {
                     data.fill(&request);
@@ -73,9 +82,11 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             }
             let (kind, size) = fare(data);
             bytes += size;
-            if let (Some(now), Some(gate)) = (limited, &mut queue.gate)
+            if limited
+                && let Some(gate) = &mut queue.gate
                 && let Err(until) = gate.pass(kind, size, now)
             {
+                queue.stats.held.add(1);
                 queue.held = Some(Held::new(ticket, until, now));
                 self.holding.push(index);
                 break;
@@ -84,8 +95,15 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         }
         if taken > 0 {
             queue.commit();
+            queue.stats.requests.add(taken as u64);
+            queue.stats.in_flight.set(queue.in_flight.into());
         }
-        queue.stats.requests.add(taken as u64);
+        if self.watch.timed && (taken > 0 || queue.timing.left.is_some()) {
+            if taken == 0 {
+                now = self.clock.now();
+            }
+            queue.note_rest(now);
+        }
         // An answer that makes room activates it again.
         queue.active &= queue.is_open();
         taken > 0

@@ -33,7 +33,7 @@ impl Complaints {
     }
 
     /// How many failures went untold before this one; none if this one goes untold too.
-    fn due(&mut self, now: Instant) -> Option<u64> {
+    pub(super) fn due(&mut self, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
             self.untold += 1;
             return None;

@@ -20,7 +20,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    stats::WorkerStats,
+    stats::{Watch, WorkerStats},
     storage::{Image, Storage},
 };
 
@@ -132,6 +132,7 @@ impl WorkerHandle {
         world: W,
         storage: F,
         poll: Duration,
+        watch: Watch,
         report: Reporter,
     ) -> io::Result<WorkerHandle>
     where
@@ -140,7 +141,7 @@ impl WorkerHandle {
         F: FnOnce() -> io::Result<S> + Send + 'static,
     {
         let (line, mailbox) = Line::new()?;
-        let stats = Arc::new(WorkerStats::default());
+        let stats = Arc::new(WorkerStats { watch, ..WorkerStats::default() });
         let counters = Arc::clone(&stats);
         let thread = thread::Builder::new().name(name).spawn(move || {
             let mut farewell = Farewell { report: Arc::clone(&report), end: Some(Err("panicked".into())) };

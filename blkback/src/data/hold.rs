@@ -51,7 +51,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
     /// True when a queue holds nothing any more.
     fn release_one(&mut self, index: usize, now: Duration) -> bool {
         let Some(Some(queue)) = self.queues.get_mut(index) else { return true };
-        let (Some(held), Some(gate)) = (queue.held.take(), &mut queue.gate) else { return true };
+        let (Some(mut held), Some(gate)) = (queue.held.take(), &mut queue.gate) else { return true };
         let (kind, bytes) = fare(&held.ticket.data);
         // What was taken is finished, whoever waits for that.
         if queue.phase != Phase::Open || queue.quiet != Quiet::No || self.paused {
@@ -63,6 +63,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             queue.held = Some(Held::new(held.ticket, until, now));
             return false;
         }
+        held.ticket.data.times.taken = now;
         self.admitted.extend(queue.line_up(held.ticket));
         self.activate(index);
         true

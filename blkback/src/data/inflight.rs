@@ -8,7 +8,7 @@ use blkif_proto::{Head, Indirect, Request, RequestError, Response, Segment, Stat
 use nix::errno::Errno;
 use xen_platform::{DomId, GrantError, Mapping};
 
-use super::{buffer::Buffer, cache::Lease};
+use super::{buffer::Buffer, cache::Lease, timing::Times};
 use crate::storage::{Action, DiskId, IoMemory, Op, Part};
 
 /// A request under way, as it moves.
@@ -90,6 +90,8 @@ pub struct InFlight<M> {
     pub leases: Vec<Lease<M>>,
     /// Its place in the queue's log.
     pub logged: Option<u32>,
+    /// When it was where.
+    pub times: Times,
     owed: Option<Owed>,
 }
 
@@ -232,6 +234,7 @@ impl<M: Mapping> Pool<M> {
                     mapping: mapping(),
                     leases: Vec::new(),
                     logged: None,
+                    times: Times::default(),
                     owed: None,
                 },
             })

@@ -10,7 +10,7 @@ use super::{
     queue::{MappingOf, Queue, Reach},
     worker::Worker,
 };
-use crate::storage::Storage;
+use crate::{stats::Grants, storage::Storage};
 
 /// Room that is used again for every batch.
 #[derive(Default)]
@@ -76,6 +76,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             };
             if queue.reach == Reach::Copy {
                 copies = true;
+                queue.stats.grants.copied.add(indirect.pages().len() as u64);
                 if !data.buffer.reserve(indirect.descriptor_bytes()) {
                     data.fail(Failure::Memory(indirect.descriptor_bytes()));
                 }
@@ -129,10 +130,13 @@ fn provide<W: BackWorld>(
         scratch.refs.clear();
         scratch.refs.extend(data.segments.iter().map(|segment| segment.gref));
         mapper.map(queue.dom, &scratch.refs, access, &mut data.mapping)?;
+        queue.stats.grants.mapped.add(data.segments.len() as u64);
         data.place = Place::Mapped;
         return Ok(());
     }
     let leased = queue.reach.keeps_pages() && lease(queue, mapper, data)?;
+    let Grants { copied, persistent, .. } = &queue.stats.grants;
+    (if leased { persistent } else { copied }).add(data.segments.len() as u64);
     if leased && queue.reach == Reach::DirectPersistent {
         data.place = Place::Leased;
         return Ok(());
@@ -196,6 +200,7 @@ fn fetch<W: BackWorld>(
                 Ok(lease) => {
                     lease.page().map(|page| page.read(part));
                     queue.cache.give_back(lease);
+                    queue.stats.grants.persistent.add(1);
                     continue;
                 }
                 Err(GrantError::Exhausted) => {}
@@ -204,6 +209,7 @@ fn fetch<W: BackWorld>(
         }
         // Frontends without persistent grants may have granted these read-only.
         mapper.map(queue.dom, &[*gref], Access::Read, &mut data.mapping)?;
+        queue.stats.grants.mapped.add(1);
         data.mapping.page(0).map(|page| page.read(part));
         data.mapping.clear();
     }

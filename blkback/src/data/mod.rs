@@ -26,4 +26,5 @@ mod reap;
 mod respond;
 pub mod resume;
 mod submit;
+pub mod timing;
 pub mod worker;

@@ -12,6 +12,7 @@ use super::{
     hold::Held,
     inflight::Ticket,
     resume::{self, LogSpec},
+    timing::Timing,
 };
 use crate::{
     config::Strategy,
@@ -202,6 +203,7 @@ pub(super) struct Queue<W: BackWorld> {
     pub(super) again: VecDeque<u32>,
     pub(super) stats: Arc<QueueStats>,
     pub(super) complaints: Complaints,
+    pub(super) timing: Timing,
     pub(super) port: Port,
     // Dropped in this order: what guests granted last is let go of first.
     pub(super) cache: GrantCache<MappingOf<W>>,
@@ -252,6 +254,7 @@ impl<W: BackWorld> Queue<W> {
             again,
             stats: spec.stats,
             complaints: Complaints::default(),
+            timing: Timing::default(),
             port,
             cache: GrantCache::new(if reach.keeps_pages() { spec.cache_pages } else { 0 }),
             ring,

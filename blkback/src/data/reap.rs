@@ -1,5 +1,7 @@
 //! Stage four: what the storage has finished. Reads reach the guest here, and all pages are let go of, before any answer.
 
+use std::time::Duration;
+
 use xen_platform::BackWorld;
 
 use super::{
@@ -19,10 +21,14 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
     /// pages. True when there were any.
     pub(super) fn reap(&mut self) -> bool {
         let mut reaped = false;
+        let mut now = Duration::ZERO;
         while let Some(mut ticket) = self.storage.reap() {
-            reaped = true;
+            if !std::mem::replace(&mut reaped, true) {
+                now = self.look_at_clock();
+            }
             let outcome = ticket.outcome;
             let data = &mut ticket.data;
+            data.times.reaped = now;
             match (outcome, submit::next(data.step, data.op)) {
                 (Err(errno), _) => data.fail(Failure::Storage(errno)),
                 (Ok(()), None) => {}
@@ -46,6 +52,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             self.let_go(ticket);
         }
         self.finished = finished;
+        self.copied = self.look_at_clock();
         true
     }
 

@@ -1,9 +1,11 @@
 //! Stage five: answers, one publish and at most one notification for each queue and batch.
 
-use blkif_proto::{Op, Status};
+use std::time::Duration;
+
+use blkif_proto::{Op, Status, sector_bytes};
 use nix::errno::Errno;
 use tracing::error;
-use xen_platform::{BackWorld, EventChannels};
+use xen_platform::{BackWorld, Clock as _, EventChannels};
 
 use super::{
     inflight::{Failure, InFlight},
@@ -11,6 +13,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
+    stats::QueueStats,
     steps::{Step, reached},
     storage::Storage,
 };
@@ -45,10 +48,9 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
                     tap.failed(response.id, failure.kind(), &failure);
                 }
             }
-            match (status, data.op) {
-                (Status::OKAY, Op::Read) => queue.stats.bytes_read.add(data.bytes as u64),
-                (Status::OKAY, _) => queue.stats.bytes_written.add(data.bytes as u64),
-                _ => queue.stats.failures.add(1),
+            count(&queue.stats, data);
+            if self.watch.timed {
+                queue.note_finished(data, self.copied, self.watch.slow);
             }
             queue.in_flight -= 1;
             if !queue.unpublished {
@@ -67,6 +69,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
     pub(super) fn publish(&mut self, index: usize) {
         let Some(Some(queue)) = self.queues.get_mut(index) else { return };
         queue.unpublished = false;
+        queue.stats.in_flight.set(queue.in_flight.into());
         queue.stats.batches.add(1);
         let notify = queue.ring.publish();
         reached(Step::Published);
@@ -81,9 +84,15 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             }
             reached(Step::Notified);
         }
+        let mut now = Duration::ZERO;
+        if self.watch.timed {
+            now = self.clock.now();
+            queue.note_published(self.copied, now);
+        }
         match std::mem::replace(&mut queue.barrier, Barrier::Open) {
             Barrier::Active if queue.in_flight > 0 => queue.barrier = Barrier::Active,
-            Barrier::Waiting(ticket) if queue.in_flight == 1 => {
+            Barrier::Waiting(mut ticket) if queue.in_flight == 1 => {
+                ticket.data.times.taken = now;
                 queue.barrier = Barrier::Active;
                 self.admitted.push(ticket);
             }
@@ -98,6 +107,31 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             self.tell_quiet(index);
         }
     }
+}
+
+/// Counts a request that is answered.
+fn count<M>(stats: &QueueStats, data: &InFlight<M>) {
+    let QueueStats { done, failed, .. } = stats;
+    let bytes = data.bytes as u64;
+    let (requests, volume, bytes) = match (data.outcome, data.op) {
+        (Ok(()), Op::Read) => (&done.reads, &stats.bytes_read, bytes),
+        (Ok(()), Op::Discard { sectors, .. }) => {
+            (&done.discards, &stats.bytes_discarded, sector_bytes(sectors).unwrap_or(0))
+        }
+        (Ok(()), Op::WriteBarrier | Op::Flush) if bytes == 0 => (&done.flushes, &stats.bytes_written, 0),
+        (Ok(()), Op::Write | Op::WriteBarrier | Op::Flush) => (&done.writes, &stats.bytes_written, bytes),
+        (Err(failure), _) => {
+            let cause = match failure {
+                Failure::Refused(_) => &failed.refused,
+                Failure::Grant(_) => &failed.grants,
+                Failure::Memory(_) => &failed.memory,
+                Failure::Storage(_) => &failed.storage,
+            };
+            return cause.add(1);
+        }
+    };
+    requests.add(1);
+    volume.add(bytes);
 }
 
 /// What the guest is told. The one place where errors become statuses.

@@ -13,7 +13,14 @@ use crate::storage::{Action, Storage};
 impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
     /// Hands every ready request over to the storage.
     pub(super) fn submit(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
+        let now = self.look_at_clock();
         for mut ticket in self.ready.drain(..) {
+            if ticket.data.times.submitted.is_zero() {
+                ticket.data.times.submitted = now;
+            }
             ticket.action = action(&ticket.data);
             if let Err(mut refused) = self.storage.submit(ticket) {
                 if let Err(errno) = refused.outcome {

@@ -34,7 +34,7 @@ use super::{
     queue::{Barrier, MappingOf, Phase, Queue, QueueKey, QueueSpec, StartError},
 };
 use crate::{
-    stats::WorkerStats,
+    stats::{Watch, WorkerStats},
     steps::{Step, reached},
     storage::Storage,
 };
@@ -49,6 +49,11 @@ pub struct Worker<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> {
     pub(super) mapper: W::Mapper,
     pub(super) events: W::Events,
     pub(super) clock: W::Time,
+    /// What is measured, and when the data of the last requests that were reaped was in its place.
+    pub(super) watch: Watch,
+    pub(super) copied: Duration,
+    /// When it has woken, until it has seen to what woke it.
+    woken: Option<Duration>,
     pub(super) storage: S,
     pub(super) queues: Vec<Option<Queue<W>>>,
     /// Queues whose rings are being looked at.
@@ -103,6 +108,9 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             mapper,
             events,
             clock: world.time(),
+            watch: stats.watch,
+            copied: Duration::ZERO,
+            woken: None,
             storage,
             queues: Vec::new(),
             active: Vec::new(),
@@ -217,6 +225,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         self.stats.sleeps.add(1);
         let woken = self.storage.wait(timeout).map_err(|error| format!("storage: {error}"))?;
         self.stats.storage_calls.set(self.storage.system_calls());
+        self.woken = self.watch.timed.then(|| self.clock.now());
         if let Some(from) = from {
             self.poll.slept(from.elapsed());
         }
@@ -226,6 +235,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             self.mailbox.quiet();
             self.look_outside();
         }
+        self.woken = None;
         if !woken && trim.is_some() && timeout == trim && !self.turn()? {
             self.pool.trim();
             self.trimmed = true;
@@ -265,6 +275,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         if let Some(Some(queue)) = self.queues.get_mut(index) {
             queue.masked = true;
             queue.stats.events.add(1);
+            queue.timing.left = queue.timing.left.or(self.woken);
             if let Some(tap) = queue.ring.mem().tap() {
                 tap.signalled();
             }

@@ -66,7 +66,7 @@ fn bad_requests_get_a_status_and_the_ring_goes_on() {
         assert_eq!(got, *status, "{name}");
         assert_eq!(op, Opcode(if entry[0] == 6 { entry[1] } else { entry[0] }), "{name}");
     }
-    assert_eq!(rig.stats.failures.get(), cases.len() as u64);
+    assert_eq!(rig.stats.failures(), cases.len() as u64);
     assert_eq!(rig.run(Op::Write, 0, &whole(&pages)), Status::OKAY, "the ring goes on");
     rig.give_back(pages);
     rig.finish();

@@ -12,6 +12,7 @@
 
 pub mod formats;
 pub mod job;
+pub mod limits;
 pub mod meter;
 pub mod neighbour;
 pub mod pair;

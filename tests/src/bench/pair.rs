@@ -1,6 +1,10 @@
 //! Our pair: `blkback` and `blkfront bench`, two processes in a simulated Xen.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
@@ -105,6 +109,19 @@ pub(super) fn measure(
     job: &Job,
     span: Span,
 ) -> Result<Sample> {
+    let mut command = command(world, vbd, tuning, job, span);
+    let backend = world.serving()?;
+    let before = cpu_nanos(&[backend])?;
+    let output = command.output().context("cannot run blkfront bench")?;
+    let used = Duration::from_nanos(cpu_nanos(&[backend])?.saturating_sub(before));
+    let sample = sample(&output, job)?;
+    // The daemon's time covers the warm-up too, at the same rate of reads.
+    let reads = sample.iops * (span.warm_up + span.measure).as_secs_f64();
+    Ok(Sample { cpu_us: sample.cpu_us + used.as_secs_f64() * 1e6 / reads.max(1.0), ..sample })
+}
+
+/// What runs `job` on a fresh connection.
+pub(super) fn command(world: &World, vbd: &Vbd, tuning: &Tuning, job: &Job, span: Span) -> Command {
     let mode = match (job.pattern, job.writes) {
         (Pattern::Random, false) => "randread",
         (Pattern::Sequential, false) => "read",
@@ -119,24 +136,24 @@ pub(super) fn measure(
         .args(["--warmup", &span.warm_up.as_secs_f64().to_string()])
         .args(["--runtime", &span.measure.as_secs_f64().to_string()])
         .args(job.writes.then_some("--overwrite"))
-        .stdout(Stdio::piped());
-    let backend = world.serving()?;
-    let before = cpu_nanos(&[backend])?;
-    let output = command.output().context("cannot run blkfront bench")?;
-    let used = Duration::from_nanos(cpu_nanos(&[backend])?.saturating_sub(before));
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// What came of it; the CPU time is that of the frontend alone.
+pub(super) fn sample(output: &Output, job: &Job) -> Result<Sample> {
     if !output.status.success() {
         bail!("blkfront bench failed: {}", String::from_utf8_lossy(&output.stderr));
     }
     let report: Report = serde_json::from_slice(&output.stdout).context("blkfront bench --json")?;
     ensure!(report.depth == job.depth, "the ring holds only {} of {} reads", report.depth, job.depth);
     let latency = report.read.or(report.write).context("nothing was done")?.latency_ns;
-    // The daemon's time covers the warm-up too, at the same rate of reads.
-    let reads = report.total.iops * (span.warm_up + span.measure).as_secs_f64();
     Ok(Sample {
         iops: report.total.iops,
         bytes_per_second: report.total.bytes_per_second,
         p50_us: latency.p50 / 1e3,
         p99_us: latency.p99 / 1e3,
-        cpu_us: report.cpu.us_per_io + used.as_secs_f64() * 1e6 / reads.max(1.0),
+        cpu_us: report.cpu.us_per_io,
     })
 }

@@ -6,6 +6,7 @@ mod formats;
 mod guests;
 mod image;
 mod kills;
+mod limits;
 mod neighbour;
 mod replay;
 mod run;
@@ -37,6 +38,8 @@ enum Command {
     Bench(bench::Args),
     /// Kill the backend again and again under guests that check everything
     Kills(kills::Args),
+    /// Measure whether disks with limits do what they are allowed to, no more and no less
+    Limits(limits::Args),
     /// Measure what a hostile guest costs the guest beside it
     Neighbour(neighbour::Args),
     /// Play a recording to one end again, and make it smaller
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Kills(args) => kills::run(&args),
+        Command::Limits(args) => limits::run(&args),
         Command::Neighbour(args) => neighbour::run(&args),
         Command::Replay(args) => replay::run(&args),
     });
