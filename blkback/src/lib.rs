@@ -16,7 +16,7 @@
 //! device and nothing else. What has been taken from a ring is answered exactly once, by this daemon or, when it is killed, by the
 //! next one ([`log`]).
 //!
-//! Limits: raw images, block devices and null disks.
+//! Limits: what is neither file nor block device is served through a copy in memory of ours ([`storage`]).
 
 pub mod config;
 pub mod control;
