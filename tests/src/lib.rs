@@ -7,6 +7,7 @@
 //!   fuzz           hostile peers and hostile bytes, for fuzzers and for the replay of their corpus
 //!   bench          the pair against its ceiling and its peer
 //!   ceph           a Ceph cluster of one machine
+//!   nbd            NBD servers, one of which lies
 //!   kills          the backend is killed again and again under guests that check everything
 //!   replay         recordings played again to either end, and made smaller
 //!   bin/xensim     the launcher: demo, up, run, bench, kills, replay
@@ -29,5 +30,6 @@ pub mod conformance;
 pub mod fuzz;
 pub mod kills;
 pub mod medium;
+pub mod nbd;
 pub mod replay;
 pub mod world;

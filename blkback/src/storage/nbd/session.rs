@@ -213,11 +213,12 @@ impl Session {
     }
 
     /// What the server says of the export; of a connection that is ready. Errors: it says nothing.
-    pub(super) fn facts(&mut self) -> Result<Facts, String> {
+    pub(super) fn facts(&self) -> Result<Facts, String> {
         let (library, handle) = (self.library, self.handle);
         // SAFETY: only the handle is used.
         let bytes = unsafe { (library.get_size)(handle) };
-        self.told(c_int::from(bytes < 0).wrapping_neg())?;
+        let bytes =
+            u64::try_from(bytes).map_err(|_| "the server tells no size that a disk could have".to_owned())?;
         // SAFETY: it is given a value.
         let block = |which| unsafe { (library.get_block_size)(handle, which) };
         let [least, best, most] =
@@ -226,7 +227,7 @@ impl Session {
         let can = |what: unsafe extern "C" fn(Raw) -> c_int| unsafe { what(handle) } == 1;
         let (read_only, flush, trim) =
             (can(library.is_read_only), can(library.can_flush), can(library.can_trim));
-        Ok(Facts { bytes: bytes.unsigned_abs(), least, best, most, read_only, flush, trim })
+        Ok(Facts { bytes, least, best, most, read_only, flush, trim })
     }
 
     /// From now on commands move `bytes` at most, a multiple of what the server wants.

@@ -63,6 +63,7 @@ impl Thread {
 
     /// Serves on a connection until it is of no more use. Why not; none when it is not needed any more.
     fn serve(&mut self, connection: &mut Connection) -> Option<String> {
+        self.give_up(Instant::now());
         connection.session.limit(connection.facts.payload(&self.geometry));
         loop {
             if !self.take_in(None) {
@@ -138,11 +139,11 @@ impl Thread {
                 "the server has not closed the old connection: what it still does of it may come late"
             );
         }
+        works.extend(self.waiting.drain(..));
         for work in &mut works {
             work.until.get_or_insert(now + self.patience.reconnect);
         }
-        let later = std::mem::take(&mut self.waiting);
-        self.waiting = works.into_iter().chain(later).collect();
+        self.waiting = works.into();
     }
 
     /// Tries for a connection until there is one, and lets fail what takes too long. None: it is not needed any more.
@@ -151,6 +152,11 @@ impl Thread {
         let until = since + self.patience.reconnect;
         let mut told = String::new();
         loop {
+            // Also at first: a server may do nothing but close connections.
+            if !self.pause(pause, until) {
+                return None;
+            }
+            pause = (pause * 2).min(longest);
             match self.connect() {
                 Ok(connection) => {
                     let again = self.waiting.len();
@@ -163,10 +169,6 @@ impl Thread {
                 }
                 Err(_) => {}
             }
-            if !self.pause(pause, until) {
-                return None;
-            }
-            pause = (pause * 2).min(longest);
         }
     }
 
