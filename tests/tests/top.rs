@@ -109,7 +109,7 @@ fn disks_are_shown_sorted_and_followed() {
     });
     assert_eq!(lines.len(), 24);
     let words: Vec<_> = lines[2].split_whitespace().collect();
-    assert_eq!(words, ["DISK", "STATE", "OPS/S", "READ/S", "WRITE/S", "BATCH", "ERR/S", "IMAGE"]);
+    assert_eq!(words, ["DISK", "STATE", "OPS/S", "READ/S", "WRITE/S", "DEPTH", "ERR/S", "IMAGE"]);
     let cells: Vec<_> = lines[3].split_whitespace().collect();
     let operations: u64 = cells[2].replace(',', "").parse().unwrap();
     assert!(cells[1] == "connected" && operations > 0, "{lines:?}");

@@ -13,8 +13,8 @@ pub(super) struct Row {
     pub(super) read: f64,
     pub(super) written: f64,
     pub(super) failures: f64,
-    /// Requests for each notification of the guest: how well it is left alone.
-    pub(super) batch: f64,
+    /// Requests under way at the second of the two times.
+    pub(super) in_flight: u64,
     pub(super) image: String,
     place: (u16, u32),
 }
@@ -78,7 +78,7 @@ pub(super) fn rows(before: &Sample, now: &Sample) -> Vec<Row> {
                 read: rate("bytes-read"),
                 written: rate("bytes-written"),
                 failures: rate("failures"),
-                batch: grown("requests") / grown("notifications").max(1.0),
+                in_flight: sum(new.as_ref(), "in-flight"),
                 image: disk.image.clone().unwrap_or_else(|| "-".into()),
                 place,
             }
@@ -89,11 +89,13 @@ pub(super) fn rows(before: &Sample, now: &Sample) -> Vec<Row> {
 /// By how much a counter has grown. A guest that connected anew begins at 0 again.
 #[expect(clippy::cast_precision_loss, reason = "for eyes")]
 fn grown(before: Option<&DiskStats>, now: Option<&DiskStats>, counter: &str) -> f64 {
-    let sum = |disk: Option<&DiskStats>| -> u64 {
-        disk.into_iter().flat_map(|disk| &disk.queues).filter_map(|queue| queue.get(counter)).sum()
-    };
-    let (before, now) = (sum(before), sum(now));
+    let (before, now) = (sum(before, counter), sum(now, counter));
     now.checked_sub(before).unwrap_or(now) as f64
+}
+
+/// Over all queues.
+fn sum(disk: Option<&DiskStats>, counter: &str) -> u64 {
+    disk.into_iter().flat_map(|disk| &disk.queues).filter_map(|queue| queue.get(counter)).sum()
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ const COLUMNS: [(&str, Constraint); 8] = [
     ("OPS/S", Constraint::Length(9)),
     ("READ/S", Constraint::Length(10)),
     ("WRITE/S", Constraint::Length(10)),
-    ("BATCH", Constraint::Length(5)),
+    ("DEPTH", Constraint::Length(5)),
     ("ERR/S", Constraint::Length(5)),
     ("IMAGE", Constraint::Min(12)),
 ];
@@ -45,7 +45,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
             count(row.operations),
             bytes(row.read),
             bytes(row.written),
-            format!("{:.1}", row.batch),
+            row.in_flight.to_string(),
             count(row.failures),
             tail(&row.image, middle.width.saturating_sub(64).into()),
         ];
