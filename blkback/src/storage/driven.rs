@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::{
     Action, DiskId, Image, IoMemory, Op, Part, Target,
-    driver::{Driver, Finished, Home, Job},
+    driver::{Driver, Finished, Home, Job, Place},
 };
 use crate::data::buffer::Buffer;
 
@@ -113,6 +113,18 @@ impl<T: IoMemory> Driven<T> {
         let slot = self.keep(op);
         driver.start(Job::new(action, data, len, slot, Arc::clone(&self.home)));
         Ok(())
+    }
+
+    /// Where the driver lets a worker do a read or write by itself.
+    pub(super) fn place(&self, op: &mut Op<T>) -> Option<Place> {
+        let disk = self.disks.get(op.disk.0 as usize)?.as_ref()?;
+        let offset = match op.action {
+            Action::Read { offset } => offset,
+            Action::Write { offset } if !disk.image.read_only() => offset,
+            _ => return None,
+        };
+        disk.driver.file()?;
+        disk.driver.place(offset, length(&mut op.data) as u64)
     }
 
     pub(super) fn kick(&mut self) {

@@ -15,7 +15,9 @@ use nix::{
     sys::eventfd::{EfdFlags, EventFd},
 };
 
-use super::Action;
+use tokio::sync::OwnedRwLockReadGuard;
+
+use super::{Action, Image};
 use crate::data::buffer::Buffer;
 
 /// What serves a disk. Dropped when no image and no worker has it any more: it ends its threads and connections then.
@@ -34,11 +36,32 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// Ends a batch of [`start`](Self::start)s: a driver with a thread of its own wakes it here, once.
     fn kick(&self) {}
 
+    /// The file that bytes of the disk lie in, where a worker may read and write them by itself ([`place`](Self::place)).
+    fn file(&self) -> Option<&Arc<Image>> {
+        None
+    }
+
+    /// Where a range of the disk, in bytes, lies in the [`file`](Self::file) in one piece: it may be read and written there as long as the
+    /// place is kept, and what was written there is as good as written by a job. None: it needs a job. Cheap; never blocks.
+    fn place(&self, offset: u64, len: u64) -> Option<Place> {
+        _ = (offset, len);
+        None
+    }
+
     /// Makes the disk larger or smaller. May block. Errors: the driver cannot, or what it works on does not let it.
     fn resize(&self, bytes: u64) -> io::Result<()> {
         _ = bytes;
         Err(io::Error::from(io::ErrorKind::Unsupported))
     }
+}
+
+/// Where bytes of a disk lie in its driver's file, as long as this is kept.
+#[derive(Debug)]
+pub struct Place {
+    /// The first of them, in bytes from the file's beginning.
+    pub offset: u64,
+    /// Keeps them there.
+    pub held: OwnedRwLockReadGuard<()>,
 }
 
 /// One operation with memory of ours, contiguous and page-aligned, at the same address for as long as the job exists.

@@ -5,12 +5,12 @@
 //! write that needs a cluster goes: take a cluster, write the data, *write tables* (with the cluster's count), make the entry that
 //! leads to it, *write tables*. Writes that come together share the last step, and the first with the one before.
 
-use std::{cell::Cell, io, pin::pin};
+use std::{cell::Cell, io, pin::pin, sync::Arc};
 
 use imago::{FormatAccess, Mapping, format::PreallocateMode};
 use nix::errno::Errno;
 use tokio::{
-    sync::{Mutex, RwLock},
+    sync::{Mutex, OwnedRwLockWriteGuard, RwLock},
     task::yield_now,
 };
 use tracing::{error, warn};
@@ -18,8 +18,12 @@ use tracing::{error, warn};
 use super::{
     chain::Chain,
     layer::{self, Layer},
+    places::Places,
 };
 use crate::storage::{Action, driver::Job};
+
+/// Bytes of the disk whose place is learned at once, at most.
+const LEARNED_MAX: u64 = 1 << 30;
 
 /// One image, as the tasks of its jobs share it.
 #[derive(Debug)]
@@ -28,6 +32,7 @@ pub(super) struct Disk {
     access: RwLock<FormatAccess<Layer>>,
     /// None for what is read only.
     chain: Option<Chain>,
+    places: Option<Arc<Places>>,
     name: String,
     /// Held from where a cluster is taken to where it is led to.
     allocating: Mutex<()>,
@@ -41,10 +46,16 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn new(access: FormatAccess<Layer>, chain: Option<Chain>, name: String) -> Self {
+    pub(super) fn new(
+        access: FormatAccess<Layer>,
+        chain: Option<Chain>,
+        places: Option<Arc<Places>>,
+        name: String,
+    ) -> Self {
         Self {
             access: RwLock::new(access),
             chain,
+            places,
             name,
             allocating: Mutex::new(()),
             writing: Mutex::new(()),
@@ -109,7 +120,25 @@ impl Disk {
             }
             done = part.end;
         }
+        self.learn(&access, offset).await;
         (job, Ok(()))
+    }
+
+    /// Lets workers know where this byte of the disk is, with all that lies behind it in one piece.
+    async fn learn(&self, access: &FormatAccess<Layer>, offset: u64) {
+        let Some((places, chain)) = self.places.as_ref().zip(self.chain.as_ref()) else { return };
+        let (Some(header), Some(top)) = (chain.header(), chain.top()) else { return };
+        let start = offset - offset % header.cluster();
+        let Ok((mapping, len)) = access.get_mapping(start, LEARNED_MAX).await else { return };
+        // Nothing comes between: what the library has found by now, the file leads to if nothing is due.
+        if let Mapping::Raw { storage, offset: place, writable: true, .. } = mapping
+            && top.is(storage)
+            && self.done.get() >= self.due.get()
+        {
+            // Beyond its end a file has no zeros for a worker.
+            let len = len.min(top.len().saturating_sub(place));
+            places.learn(start, len, place);
+        }
     }
 
     async fn write(&self, job: Job, offset: u64) -> (Job, io::Result<()>) {
@@ -122,6 +151,9 @@ impl Disk {
             if self.done.get() < due {
                 result = self.written(&access).await;
             }
+        }
+        if result.is_ok() {
+            self.learn(&access, offset).await;
         }
         (job, result)
     }
@@ -268,8 +300,17 @@ impl Disk {
 
     /// Gives whole clusters back; what of the range is none stays.
     async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        let _alone = self.alone().await;
         let access = self.access.write().await;
         self.discard_within(&access, offset, len).await
+    }
+
+    /// Without workers that read or write by themselves.
+    async fn alone(&self) -> Option<OwnedRwLockWriteGuard<()>> {
+        match &self.places {
+            Some(places) => Some(places.alone().await),
+            None => None,
+        }
     }
 
     async fn discard_within(&self, access: &FormatAccess<Layer>, offset: u64, len: u64) -> io::Result<()> {
@@ -307,6 +348,7 @@ impl Disk {
         if header.snapshots > 0 {
             return refuse("an image with internal snapshots keeps its size");
         }
+        let _alone = self.alone().await;
         let mut access = self.access.write().await;
         let _watch = Watch(self);
         if bytes >= access.size() {

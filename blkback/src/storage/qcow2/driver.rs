@@ -20,8 +20,11 @@ use tokio::{
 };
 use tracing::error;
 
-use super::{chain::Chain, disk::Disk, layer::Layer};
-use crate::storage::driver::{self, Job};
+use super::{chain::Chain, disk::Disk, layer::Layer, places::Places};
+use crate::storage::{
+    Image,
+    driver::{self, Job, Place},
+};
 
 /// Threads that wait for one image's files at most: as many requests as are under way at once where the page cache does not help.
 const WAITING_MAX: usize = 32;
@@ -34,6 +37,7 @@ pub(super) struct Driver {
     inbox: Option<UnboundedSender<Message>>,
     bytes: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
+    places: Option<Arc<Places>>,
 }
 
 #[derive(Debug)]
@@ -53,12 +57,15 @@ impl Driver {
             .thread_name("image-wait")
             .build()?;
         let of_disk = Arc::clone(&bytes);
+        let file = chain.as_ref().and_then(Chain::top).and_then(Layer::image);
+        let places = file.map(|file| Arc::new(Places::new(Arc::clone(file))));
+        let known = places.clone();
         let run = move || {
-            let disk = Rc::new(Disk::new(access, chain, name));
+            let disk = Rc::new(Disk::new(access, chain, known, name));
             LocalSet::new().block_on(&runtime, run(disk, messages, of_disk));
         };
         let thread = thread::Builder::new().name("image".into()).spawn(run)?;
-        Ok(Self { inbox: Some(inbox), bytes, thread: Some(thread) })
+        Ok(Self { inbox: Some(inbox), bytes, thread: Some(thread), places })
     }
 
     fn send(&self, message: Message) {
@@ -96,6 +103,14 @@ impl driver::Driver for Driver {
 
     fn start(&self, job: Job) {
         self.send(Message::Job(job));
+    }
+
+    fn file(&self) -> Option<&Arc<Image>> {
+        self.places.as_ref().map(|places| &places.file)
+    }
+
+    fn place(&self, offset: u64, len: u64) -> Option<Place> {
+        self.places.as_ref()?.find(offset, len)
     }
 
     fn resize(&self, bytes: u64) -> io::Result<()> {

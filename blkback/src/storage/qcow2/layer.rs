@@ -56,12 +56,12 @@ struct Inner {
     order: Option<Arc<Order>>,
     helper: CommonStorageHelper,
     /// What keeps others from the file.
-    _lock: Lock,
+    lock: Lock,
 }
 
 #[derive(Debug)]
 enum Lock {
-    Image(#[expect(dead_code, reason = "kept for its lock")] Image),
+    Image(Arc<Image>),
     File(#[expect(dead_code, reason = "kept for its lock")] Option<Flock<File>>),
 }
 
@@ -70,7 +70,7 @@ impl Layer {
     pub(super) fn new(image: Image, order: Option<Arc<Order>>) -> io::Result<Self> {
         let file = file(&image)?.try_clone()?;
         let (name, direct) = (image.name().to_owned(), image.geometry().direct_io);
-        Self::of(file, name, direct, order, Lock::Image(image))
+        Self::of(file, name, direct, order, Lock::Image(Arc::new(image)))
     }
 
     /// A small file to be read only, that is no image by itself.
@@ -88,7 +88,15 @@ impl Layer {
     ) -> io::Result<Self> {
         let len = measure(&file)?.into();
         let helper = CommonStorageHelper::default();
-        Ok(Self(Arc::new(Inner { file, name, direct, len, order, helper, _lock: lock })))
+        Ok(Self(Arc::new(Inner { file, name, direct, len, order, helper, lock })))
+    }
+
+    /// The image that it is, if it is one.
+    pub(super) fn image(&self) -> Option<&Arc<Image>> {
+        match &self.0.lock {
+            Lock::Image(image) => Some(image),
+            Lock::File(_) => None,
+        }
     }
 
     /// True for the same file, by any of its clones.

@@ -8,6 +8,7 @@
 //! | `layer` | one file of it |
 //! | `order` | the order in which tables reach the file |
 //! | `disk` | what becomes of a job |
+//! | `places` | what workers read and write by themselves |
 //! | `driver` | the thread that does it |
 //!
 //! [ADR-0013](../../../../docs/adr/0013-images-of-qcow2.md) says why it is so.
@@ -27,6 +28,7 @@ mod gate;
 mod header;
 mod layer;
 mod order;
+mod places;
 
 use chain::Chain;
 use driver::Driver;

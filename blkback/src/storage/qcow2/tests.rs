@@ -9,7 +9,10 @@ use std::{
 
 use super::*;
 use crate::{
-    sandbox::outside::Unconfined,
+    sandbox::{
+        outside::{How, Progress, Unconfined},
+        servers::Server,
+    },
     storage::{
         Action, Engine, IoMemory, Op, Part, Storage as _,
         contract::{self, LEAST_BYTES},
@@ -203,4 +206,38 @@ fn corrupt_images_harm_nobody() {
     }
     println!("{refused} refused, {served} served, {well} operations done");
     assert!(refused > 30 && served > 30 && well > served * 10);
+}
+
+/// A keeper of one folder.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Outside for Folder {
+    fn open(&self, path: &Path, how: How) -> std::io::Result<fs::File> {
+        if path.starts_with(&self.0) {
+            Unconfined.open(path, how)
+        } else {
+            Err(nix::errno::Errno::EXDEV.into())
+        }
+    }
+
+    fn connect(&self, _: &Server) -> std::io::Result<std::os::fd::OwnedFd> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn tell(&self, _: Progress) {}
+}
+
+#[test]
+fn a_base_outside_of_the_folders_is_refused() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("inside")).unwrap();
+    fs::write(bench.path("base.raw"), [7; 4096]).unwrap();
+    for base in ["../base.raw", bench.path("base.raw").to_str().unwrap()] {
+        let path = bench.create("inside/a.qcow2", &["-F", "raw", "-b", base]);
+        let outside = Folder(bench.path("inside"));
+        let refused = open(&outside, &path, &ImageOptions::default()).unwrap_err().to_string();
+        assert!(refused.contains("outside of the folders") && refused.contains("base.raw"), "{refused}");
+        opened(&path, &ImageOptions::default()).unwrap();
+    }
 }
