@@ -10,6 +10,7 @@
 //! alike; medians of the rounds are reported ([`table`]), and held against the promises ([`targets`]). All contenders read
 //! the same page-cached file with the same sizes and depths, and stamp time once per batch.
 
+pub mod fio;
 pub mod formats;
 pub mod job;
 pub mod limits;
@@ -19,6 +20,7 @@ pub mod pair;
 pub mod plot;
 pub mod qemu;
 pub mod raw;
+pub mod rbd;
 pub mod table;
 pub mod targets;
 

@@ -8,6 +8,7 @@ mod image;
 mod kills;
 mod limits;
 mod neighbour;
+mod rbd;
 mod replay;
 mod run;
 mod up;
@@ -42,6 +43,8 @@ enum Command {
     Limits(limits::Args),
     /// Measure what a hostile guest costs the guest beside it
     Neighbour(neighbour::Args),
+    /// Measure an image of a Ceph cluster against fio with librbd
+    Rbd(rbd::Args),
     /// Play a recording to one end again, and make it smaller
     Replay(replay::Args),
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Kills(args) => kills::run(&args),
         Command::Limits(args) => limits::run(&args),
         Command::Neighbour(args) => neighbour::run(&args),
+        Command::Rbd(args) => rbd::run(&args),
         Command::Replay(args) => replay::run(&args),
     });
     outcome.unwrap_or_else(|error| {
