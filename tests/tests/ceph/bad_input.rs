@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use blkback::storage::ImageOptions;
+use nix::sys::signal::Signal;
 use tests::{
     ceph::{Auth, Cluster},
     conformance::rig::{Raw, noise},
@@ -73,7 +74,7 @@ fn what_is_not_there_and_who_is_not_let_in_is_told() {
 fn nobody_waits_for_ever_to_attach() {
     let mut cluster = Cluster::start(Auth::None).unwrap();
     cluster.rbd(&["create", "--size", "16", "rbd/img"]).unwrap();
-    cluster.stop_osd(nix::sys::signal::Signal::SIGKILL).unwrap();
+    cluster.stop_osd(Signal::SIGKILL).unwrap();
     let begin = Instant::now();
     let said = why(&cluster, "rbd/img");
     assert!(said.contains("the cluster has not answered within 5 s"), "{said}");

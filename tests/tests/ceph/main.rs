@@ -8,6 +8,7 @@ use std::{sync::Arc, thread, time::Duration};
 
 use bed::{Images, PATIENCE, closed, connected, fio, lose_osd, open, refusal, start, world};
 use blkback::storage::{Engine, ImageOptions, contract};
+use nix::sys::signal::Signal;
 use tests::{
     ceph::{Auth, Cluster},
     conformance::rig::{Raw, noise},
@@ -140,26 +141,40 @@ fn a_daemon_that_is_killed_is_followed_by_one_that_goes_on() {
     assert!(report.requests > 1000, "{report}");
 }
 
-/// Its last requests cannot come late: the cluster does not listen to it any more.
+/// The client that has the image's lock.
+fn owner(cluster: &Cluster) -> Option<String> {
+    let list = cluster.rbd(&["lock", "ls", "rbd/img"]).unwrap();
+    list.lines().last()?.split_whitespace().last().map(str::to_owned)
+}
+
+/// Their last requests cannot come late: the cluster does not listen to them any more.
 #[test]
 fn the_dead_are_kept_out() {
-    let cluster = Cluster::start(Auth::None).unwrap();
+    let mut cluster = Cluster::start(Auth::None).unwrap();
     cluster.rbd(&["create", "--size", "16", "rbd/img"]).unwrap();
     let mut world = world(&cluster);
     let (guest, mut disk) = connected(&mut world, "rbd:rbd/img");
     disk.works().unwrap();
-    let owner = || {
-        let list = cluster.rbd(&["lock", "ls", "rbd/img"]).unwrap();
-        list.lines().last().unwrap().split_whitespace().last().unwrap().to_owned()
-    };
-    let dead = owner();
+    let dead = owner(&cluster).unwrap();
     world.kill_backend().unwrap();
     start(&mut world);
     disk.works().unwrap();
-    assert_ne!(owner(), dead);
+    assert_ne!(owner(&cluster).as_ref(), Some(&dead));
     let blocked = cluster.ceph(&["osd", "blocklist", "ls"]).unwrap();
     assert!(blocked.contains(&dead), "{dead} is not among {blocked}");
-    // Of both, nothing is left to be taken for a client.
+
+    // When nobody answers the next daemon, it asks again.
+    let dead = owner(&cluster);
+    cluster.stop_osd(Signal::SIGKILL).unwrap();
+    world.kill_backend().unwrap();
+    start(&mut world);
+    thread::sleep(Duration::from_secs(7));
+    cluster.start_osd().unwrap();
+    let next = || Ok(owner(&cluster).filter(|now| Some(now) != dead.as_ref()).map(drop));
+    wait_until("another owner", PATIENCE, next).unwrap();
+    disk.works().unwrap();
+
+    // Of all three, nothing is left to be taken for a client.
     drop(disk);
     world.toolstack().force_detach(&guest.vbd).unwrap();
     let logs = world.run_dir().join("inflight");

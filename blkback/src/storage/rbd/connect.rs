@@ -27,14 +27,28 @@ const SETTINGS: [(&str, &str); 9] = [
 /// While a disk is attached or let go, in seconds; 0 is for ever.
 const OSD_PATIENCE: &str = "rados_osd_op_timeout";
 
-/// Connects to the image's cluster; what is asked of it from now on is answered or fails within the time configured. Errors: why not, for
-/// people.
+/// Why there is no connection, for people.
+#[derive(Debug)]
+pub(super) enum NoConnection {
+    /// Nobody has answered.
+    Away(String),
+    /// There will be none.
+    Refused(String),
+}
+
+impl From<String> for NoConnection {
+    fn from(why: String) -> Self {
+        Self::Refused(why)
+    }
+}
+
+/// Connects to the image's cluster; what is asked of it from now on is answered or fails within the time configured.
 pub(super) fn connect(
     functions: &'static Functions,
     name: &Name,
     ceph: &Ceph,
     credentials: &[PathBuf],
-) -> Result<Cluster, String> {
+) -> Result<Cluster, NoConnection> {
     let id = name.id.as_deref().unwrap_or(&ceph.id);
     let conf = name.conf.as_ref().unwrap_or(&ceph.conf);
     for path in [Some(conf), name.keyring.as_ref()].into_iter().flatten() {
@@ -63,18 +77,16 @@ pub(super) fn connect(
         }
     }
     be_patient(&cluster, Some(ceph.timeout_s)).map_err(failed(OSD_PATIENCE))?;
+    let conf = conf.display();
     cluster.connect().map_err(|errno| match errno {
         Errno::ETIMEDOUT => {
-            format!("no monitor of the cluster has answered within {seconds} s ({})", conf.display())
+            NoConnection::Away(format!("no monitor of the cluster has answered within {seconds} s ({conf})"))
         }
         // The last is that of a key that is none.
         Errno::ENOENT | Errno::EPERM | Errno::EACCES | Errno::EOPNOTSUPP | Errno::EIO => {
-            format!(
-                "the cluster does not accept client.{id}: its key is missing or wrong ({})",
-                conf.display()
-            )
+            format!("the cluster does not accept client.{id}: its key is missing or wrong ({conf})").into()
         }
-        errno => failed("cannot connect to the cluster")(errno),
+        errno => failed("cannot connect to the cluster")(errno).into(),
     })?;
     Ok(cluster)
 }

@@ -29,6 +29,7 @@ mod ffi;
 mod name;
 mod record;
 
+use connect::{NoConnection, connect};
 use driver::RbdDriver;
 pub use driver::wait_until_closed;
 use ffi::Rbd;
@@ -77,19 +78,21 @@ impl Clusters {
     pub fn open(&self, name: &Name, options: &ImageOptions) -> Result<Image, ImageError> {
         let called = PathBuf::from(name.to_string());
         let refused = |why: String| ImageError::Driver { name: called.clone(), why };
+        let away = |why: String| ImageError::Away { name: called.clone(), why };
         let ceph = self.ceph.as_ref();
         let ceph = ceph.ok_or_else(|| refused("the configuration has no section [ceph]".into()))?;
         let functions = ffi::functions().map_err(|error| refused(error.to_string()))?;
-        let cluster = connect::connect(functions, name, ceph, &self.credentials).map_err(refused)?;
+        let cluster = connect(functions, name, ceph, &self.credentials).map_err(|why| match why {
+            NoConnection::Away(why) => away(why),
+            NoConnection::Refused(why) => refused(why),
+        })?;
 
         let Name { pool, namespace, image, snapshot, .. } = name;
         let failed = |what: &str| {
             let what = what.to_owned();
-            move |errno: Errno| {
-                refused(match errno {
-                    Errno::ETIMEDOUT => format!("the cluster has not answered within {} s", ceph.timeout_s),
-                    errno => format!("{what}: {}", errno.desc()),
-                })
+            move |errno: Errno| match errno {
+                Errno::ETIMEDOUT => away(format!("the cluster has not answered within {} s", ceph.timeout_s)),
+                errno => refused(format!("{what}: {}", errno.desc())),
             }
         };
         let read_only = options.read_only || snapshot.is_some();
