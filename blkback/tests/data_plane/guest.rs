@@ -12,7 +12,7 @@ use blkback::{
         worker::Worker,
     },
     limit::{DiskThrottle, Rates},
-    stats::{QueueStats, WorkerStats},
+    stats::{QueueStats, Watch, WorkerStats},
     storage::{Fault, Faults, Image, ImageOptions, Memory, Storage},
 };
 use blkif_proto::{
@@ -40,6 +40,7 @@ pub struct Terms {
     pub sector_size: u32,
     pub cache_pages: usize,
     pub rates: Option<Rates>,
+    pub watch: Watch,
 }
 
 impl Default for Terms {
@@ -54,6 +55,7 @@ impl Default for Terms {
             sector_size: 512,
             cache_pages: 1056,
             rates: None,
+            watch: Watch::default(),
         }
     }
 }
@@ -133,7 +135,7 @@ impl Rig {
         let (send, reports) = mpsc::channel();
         let send = Mutex::new(send);
         let report = Arc::new(move |report| _ = send.lock().unwrap().send(report));
-        let worker_stats = Arc::new(WorkerStats::default());
+        let worker_stats = Arc::new(WorkerStats { watch: terms.watch, ..WorkerStats::default() });
         let backend = machine.world(DomId::DOM0);
         let worker =
             Worker::new(&backend, storage, Duration::ZERO, mailbox, report, Arc::clone(&worker_stats))

@@ -13,3 +13,4 @@ mod hostile;
 mod limits;
 mod order;
 mod strategies;
+mod timing;

@@ -49,11 +49,15 @@ pub struct Parts {
     pub null: bool,
     /// The pair without its in-flight log.
     pub unlogged: bool,
+    /// The pair with metrics, and limits that it never reaches.
+    pub watched: bool,
 }
 
 /// Every row of a run, contenders of one job side by side.
 pub fn rows(parts: Parts) -> Vec<Row> {
-    use Contender::{Pair, PairBlocks, PairDirect, PairIndirect, PairUnlogged, Qemu, QemuPolled, Raw};
+    use Contender::{
+        Pair, PairBlocks, PairDirect, PairIndirect, PairUnlogged, PairWatched, Qemu, QemuPolled, Raw,
+    };
     let mut rows = Vec::new();
     let mut add = |storage, job, whos: &[Contender]| {
         let wanted = |who: &&Contender| parts.qemu || !matches!(who, Qemu | QemuPolled);
@@ -66,6 +70,9 @@ pub fn rows(parts: Parts) -> Vec<Row> {
         }
         if parts.unlogged && depth == 32 {
             add(Storage::File, Job::random(4096, depth), &[PairUnlogged]);
+        }
+        if parts.watched && [1, 32].contains(&depth) {
+            add(Storage::File, Job::random(4096, depth), &[PairWatched]);
         }
     }
     for job in [Job::random(64 << 10, 32), Job::sequential(1 << 20, 8)] {
@@ -80,6 +87,9 @@ pub fn rows(parts: Parts) -> Vec<Row> {
             if parts.unlogged && depth == 32 {
                 add(Storage::Null, Job::random(4096, depth), &[PairUnlogged]);
             }
+            if parts.watched && depth == 32 {
+                add(Storage::Null, Job::random(4096, depth), &[PairWatched]);
+            }
         }
     }
     rows
@@ -92,6 +102,7 @@ pub struct Bench<'a> {
     qemu: Option<[Daemon; 2]>,
     pair: Pair,
     unlogged: Option<Pair>,
+    watched: Option<Pair>,
     span: Span,
 }
 
@@ -116,7 +127,14 @@ impl<'a> Bench<'a> {
             }
             false => None,
         };
-        Ok(Self { image, qemu, pair: Pair::start(binaries, image, bytes, tuning)?, unlogged, span })
+        let watched = match parts.watched {
+            true => {
+                let tuning = Tuning { watched: true, ..tuning.clone() };
+                Some(Pair::start(binaries.clone(), image, bytes, tuning)?)
+            }
+            false => None,
+        };
+        Ok(Self { image, qemu, pair: Pair::start(binaries, image, bytes, tuning)?, unlogged, watched, span })
     }
 
     /// Runs one row once.
@@ -126,6 +144,10 @@ impl<'a> Bench<'a> {
             Contender::Raw => return raw::run(self.image, job, self.span),
             Contender::Qemu => Wait::Event,
             Contender::QemuPolled => Wait::Poll,
+            Contender::PairWatched => {
+                let pair = self.watched.as_mut().context("the pair that is watched is left out")?;
+                return pair.run(job, *storage, *who, self.span);
+            }
             Contender::PairUnlogged => {
                 let pair = self.unlogged.as_mut().context("the pair without a log is left out")?;
                 return pair.run(job, *storage, *who, self.span);
@@ -143,6 +165,7 @@ impl<'a> Bench<'a> {
     /// Stops the servers.
     pub fn stop(self) -> Result<()> {
         self.unlogged.map_or(Ok(()), Pair::stop)?;
+        self.watched.map_or(Ok(()), Pair::stop)?;
         self.pair.stop()
     }
 }

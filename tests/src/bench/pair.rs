@@ -1,6 +1,7 @@
 //! Our pair: `blkback` and `blkfront bench`, two processes in a simulated Xen.
 
 use std::{
+    fs,
     path::Path,
     process::{Command, Output, Stdio},
     time::Duration,
@@ -15,6 +16,10 @@ use super::{
     table::{Contender, Storage},
 };
 use crate::world::{Binaries, Disk, Vbd, World, tuning::Tuning};
+
+/// Metrics, and limits that nobody reaches.
+const WATCHED: &str = "[metrics]\nlisten = \"127.0.0.1:0\"\n[disk]\ngroup = \"all\"\nlimit = { iops = 1000000000, bytes = \"1T\" }\n\
+     [groups.all]\nread-iops = 1000000000\nread-bytes = \"1T\"\n";
 
 /// A daemon with two disks: an image, and nothing.
 #[derive(Debug)]
@@ -65,7 +70,13 @@ impl Pair {
             tuning.strategy.get_or_insert_with(|| "persistent".into());
         }
         let mut world = World::start(binaries)?;
-        world.start_backend(&tuning.backend())?;
+        let mut arguments = tuning.backend();
+        if tuning.watched {
+            let config = world.dir().join("watched.toml");
+            fs::write(&config, WATCHED)?;
+            arguments.extend(["--config".into(), config.display().to_string()]);
+        }
+        world.start_backend(&arguments)?;
         let image = image.to_str().context("the image's path is not UTF-8")?;
         let file = world.guest_with_disk(&Disk { writable: false, ..Disk::new(image) })?;
         let null = world.guest_with_disk(&Disk::new(format!("null:{null_bytes}")))?;
@@ -81,6 +92,7 @@ impl Pair {
             Contender::PairBlocks => tuning.segments = Some("blocks".into()),
             Contender::Pair
             | Contender::PairUnlogged
+            | Contender::PairWatched
             | Contender::Raw
             | Contender::Qemu
             | Contender::QemuPolled => {}

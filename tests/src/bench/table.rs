@@ -26,6 +26,8 @@ pub enum Contender {
     PairBlocks,
     /// Our pair, nothing noted that a next daemon could go on from.
     PairUnlogged,
+    /// Our pair, with metrics, and limits that it never reaches.
+    PairWatched,
 }
 
 impl Contender {
@@ -40,6 +42,7 @@ impl Contender {
             Self::PairIndirect => "blkif pair, indirect",
             Self::PairBlocks => "blkif pair, blocks",
             Self::PairUnlogged => "blkif pair, no log",
+            Self::PairWatched => "blkif pair, watched",
         }
     }
 }

@@ -31,7 +31,7 @@ impl Target {
 
 /// All promises against `table`.
 pub fn check(table: &Table) -> Vec<Target> {
-    use Contender::{Pair, PairUnlogged, Qemu, Raw};
+    use Contender::{Pair, PairUnlogged, PairWatched, Qemu, Raw};
     use Storage::{File, Null};
     let small = Job::random(4096, 32);
     let one = Job::random(4096, 1);
@@ -40,6 +40,10 @@ pub fn check(table: &Table) -> Vec<Target> {
     let ratio = |storage, job, peer, get: fn(&Sample) -> f64| {
         let of = |who| table.median(Row { storage, job, who }).map(|sample| get(&sample));
         Some(of(Pair)? / of(peer)?)
+    };
+    let watched = |storage| {
+        let of = |who| table.median(Row { storage, job: small, who }).map(|sample| sample.iops);
+        Some(of(PairWatched)? / of(Pair)?)
     };
     let target = |promise, ratio, bound, at_least| Target { promise, ratio, bound, at_least };
     vec![
@@ -76,6 +80,8 @@ pub fn check(table: &Table) -> Vec<Target> {
             0.97,
             true,
         ),
+        target("4 KiB random, depth 32: IOPS with metrics and limits", watched(File), 0.98, true),
+        target("null, depth 32: IOPS with metrics and limits", watched(Null), 0.98, true),
     ]
 }
 

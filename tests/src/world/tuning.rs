@@ -29,6 +29,9 @@ pub struct Tuning {
     /// Note nothing in the backend that a next one could go on from
     #[arg(long)]
     pub no_recovery: bool,
+    /// Metrics, and limits that are never reached: for comparisons
+    #[arg(skip)]
+    pub watched: bool,
     /// Record what each of them sees of the other, in new files in this folder
     #[arg(long, value_name = "FOLDER")]
     pub record: Option<PathBuf>,

@@ -94,6 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         modes: !args.no_modes,
         null: !args.no_null,
         unlogged: !args.tuning.no_recovery,
+        watched: true,
     };
     let mut rows = rows(parts);
     if let Some(text) = &args.only {
