@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tracing::warn;
+
 use super::{disk::Choice, store::DeviceId};
 use crate::{
     sandbox::outside::{Outside, Unconfined},
@@ -62,7 +64,7 @@ impl Images {
     /// Opens what was chosen for a disk. May block, the longer if its guest is `connected` since before this daemon began. Errors:
     /// why not, for people; names the image, and who else has it.
     pub fn open(&self, choice: &Choice, disk: &DeviceId, connected: bool) -> Result<Arc<Image>, String> {
-        let begin = Instant::now();
+        let (begin, mut told) = (Instant::now(), String::new());
         let patience = if connected { PATIENCE_CONNECTED } else { PATIENCE };
         if connected {
             sleep(choice.settle());
@@ -90,7 +92,14 @@ impl Images {
                     sleep(RETRY_EVERY);
                 }
                 // A guest that waits does not lose its disk for that; others are told at once.
-                Err(ImageError::Away { .. }) if connected && begin.elapsed() < patience => sleep(RETRY_EVERY),
+                Err(error @ ImageError::Away { .. }) if connected && begin.elapsed() < patience => {
+                    let error = error.to_string();
+                    if told != error {
+                        warn!(%disk, error, "trying again");
+                        told = error;
+                    }
+                    sleep(RETRY_EVERY);
+                }
                 Err(error) => return Err(error.to_string()),
             }
         }

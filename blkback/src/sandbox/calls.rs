@@ -45,6 +45,8 @@ const ANY: &[c_long] = &[
     // Files: images by their descriptors, logs by path.
     libc::SYS_close,
     libc::SYS_dup,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
     libc::SYS_fallocate,
     libc::SYS_fcntl,
     libc::SYS_fdatasync,
@@ -90,6 +92,7 @@ const ANY: &[c_long] = &[
 /// What later architectures have under another name only.
 #[cfg(target_arch = "x86_64")]
 const OLD: &[c_long] = &[
+    libc::SYS_access,
     libc::SYS_epoll_wait,
     libc::SYS_lstat,
     libc::SYS_mkdir,

@@ -14,7 +14,9 @@ use tests::world::{Binaries, Disk, Process, Vbd, World, wait_until};
 
 mod attach;
 mod broken;
+mod kills;
 mod storage;
+mod tls;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const MIB: u64 = 1 << 20;
