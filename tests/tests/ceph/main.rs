@@ -163,6 +163,14 @@ fn the_dead_are_kept_out() {
     let blocked = cluster.ceph(&["osd", "blocklist", "ls"]).unwrap();
     assert!(blocked.contains(&dead), "{dead} is not among {blocked}");
 
+    // One that hands over lets its image go by itself.
+    let gone = owner(&cluster).unwrap();
+    let (worked, said) = world.upgrade_backend().unwrap();
+    assert!(worked, "{said}");
+    disk.works().unwrap();
+    let blocked = cluster.ceph(&["osd", "blocklist", "ls"]).unwrap();
+    assert!(!blocked.contains(&gone) && owner(&cluster).as_ref() != Some(&gone), "{gone} is among {blocked}");
+
     // When nobody answers the next daemon, it asks again.
     let dead = owner(&cluster);
     cluster.stop_osd(Signal::SIGKILL).unwrap();
