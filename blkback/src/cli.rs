@@ -43,6 +43,9 @@ pub(crate) struct Arguments {
     /// Record what guests and this daemon do, in a new file in this folder, for `xensim replay`
     #[arg(long, value_name = "FOLDER")]
     record: Option<PathBuf>,
+    /// Trace requests through all stages, and write that to this file at the end, for https://ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// The user to become when root starts it [default: blkback, if there is such a user]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
@@ -125,6 +128,7 @@ impl Arguments {
         daemon.poll_us = self.poll_us.or(daemon.poll_us);
         daemon.recovery &= !self.no_recovery;
         daemon.record = self.record.clone().or(daemon.record.take());
+        daemon.trace = self.trace.clone().or(daemon.trace.take());
         config.metrics.listen = self.metrics.clone().or(config.metrics.listen.take());
         let sandbox = &mut config.sandbox;
         sandbox.enabled &= !self.no_sandbox;

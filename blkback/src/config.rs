@@ -14,6 +14,7 @@
 //! driver-domain = false     # nobody else runs scripts and removes closed disks here; absent: in any domain but 0
 //! slow-ms = 0               # tell of requests that take so many milliseconds; 0: of none
 //! record = "/var/tmp/rec"   # record what guests and this daemon do, in a new file there; absent: nothing is recorded
+//! trace = "/var/tmp/t.json" # trace requests through all stages, and write that there at the end; absent: nothing is traced
 //!
 //! [offer]                   # what guests may use; 0, 1 or false: not offered
 //! ring-pages = 16
@@ -154,6 +155,8 @@ pub struct DaemonConfig {
     pub slow_ms: u64,
     /// A folder: what guests and this daemon do is recorded there, in a new file for each start.
     pub record: Option<PathBuf>,
+    /// A file: all requests are traced, and at the end, or when there are too many, their trace is written there.
+    pub trace: Option<PathBuf>,
 }
 
 /// What guests may use.
@@ -327,6 +330,7 @@ impl Default for DaemonConfig {
             driver_domain: None,
             slow_ms: 0,
             record: None,
+            trace: None,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The whole program, for any world.
 
 use std::{
+    fs::{File, OpenOptions},
     future::Future,
     io,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -74,8 +76,9 @@ pub async fn run<W: BackWorld>(
         End::Stop
     };
     let store = connect(store, &config).await?;
+    let operator = Operator { trace: open_trace(&config)?, ..Operator::absent() };
     let outside = Arc::new(Unconfined);
-    run_with(world, store, outside, config, Engine::new, Operator::absent(), shutdown).await.map(|_| ())
+    run_with(world, store, outside, config, Engine::new, operator, shutdown).await.map(|_| ())
 }
 
 /// XenStore behind `store` or the system's, with the recording that is configured. Outside of a sandbox.
@@ -86,6 +89,15 @@ pub async fn connect(store: Option<&Path>, config: &Config) -> Result<Store, Dae
         store.start_recording(folder).map_err(failed)?;
     }
     Ok(store)
+}
+
+/// The file for the trace that is configured. Outside of a sandbox.
+pub fn open_trace(config: &Config) -> Result<Option<File>, DaemonError> {
+    let create = |path: &PathBuf| {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+        file.map_err(|cause| DaemonError::Record { path: path.clone(), cause })
+    };
+    config.daemon.trace.as_ref().map(create).transpose()
 }
 
 /// [`run`] with a XenStore that is connected, what the sandbox leaves of the `outside`, another storage, made once on each worker thread,

@@ -179,6 +179,7 @@ fn serve(world: impl BackWorld, store: Option<&Path>, config: Config, contained:
             measure: measures,
             asks: open_desk(&config)?,
             metrics: Endpoint::open(&config.metrics)?,
+            trace: daemon::open_trace(&config)?,
         };
         let Contained { sandbox, charge } = contained;
         let filters = sandbox.map(|sandbox| sandbox.enter(&charge)).transpose();

@@ -85,6 +85,12 @@ impl<W: FrontWorld> Parts<W> {
         Ok(parts)
     }
 
+    /// Who is told what passes the ring.
+    #[inline]
+    pub(crate) fn tap(&self) -> Option<&dyn Tap> {
+        self.ring.as_ref().and_then(|ring| ring.mem().tap())
+    }
+
     /// What the backend has to know.
     pub(crate) fn record(&self) -> QueueRecord {
         let pages = self.ring.as_ref().map(|ring| ring.mem().pages().grants());

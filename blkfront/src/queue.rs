@@ -166,7 +166,12 @@ impl<W: FrontWorld> Queue<W> {
         };
         let ticket = self.next;
         match self.ios.insert(Pending::new(ticket, io, split)) {
-            Ok(id) => self.backlog.push_back(id),
+            Ok(id) => {
+                self.backlog.push_back(id);
+                if let Some(tap) = self.link.parts.tap() {
+                    tap.came_to("submit", id);
+                }
+            }
             Err(pending) => return Err(Rejected { io: pending.io, reason: RejectReason::Full }),
         }
         self.next.0 += 1;

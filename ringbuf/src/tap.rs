@@ -23,6 +23,8 @@ pub trait Tap: Debug + Send + Sync {
     fn aside(&self, id: u64, bytes: &[u8]);
     /// The request of this id failed at this end, for a reason of this kind.
     fn failed(&self, id: u64, kind: &'static str, reason: &dyn Display);
+    /// Work came to a point of its way that does not show in the ring; `id` is this end's own name for it.
+    fn came_to(&self, point: &'static str, id: u64);
     /// The peer has signalled.
     fn signalled(&self);
 }

@@ -124,7 +124,7 @@ impl Connection {
         let mut connection = Self {
             frontend,
             terms: terms.clone(),
-            route: workers.route(sink),
+            route: workers.route(terms.device.short(), sink),
             workers: Arc::clone(workers),
             queues: Vec::new(),
             starting: 0,

@@ -10,10 +10,21 @@
 //! chooses the image, [`connection`] and [`workers`] reach the data plane. A guest can wake its own device's task as often as
 //! it likes, and nothing else.
 
-use std::{collections::HashMap, fs, future::Future, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    future::Future,
+    io::{self, BufWriter},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
-    sync::mpsc::{Receiver, UnboundedReceiver, channel, unbounded_channel},
+    sync::{
+        mpsc::{Receiver, UnboundedReceiver, channel, unbounded_channel},
+        oneshot,
+    },
     task::{JoinError, JoinSet},
     time::{interval, timeout},
 };
@@ -29,6 +40,7 @@ pub mod publish;
 mod socket;
 pub mod store;
 pub mod throttles;
+pub mod trace;
 pub mod vbd;
 pub mod watch;
 pub mod workers;
@@ -72,12 +84,14 @@ pub struct Operator {
     pub asks: Receiver<Ask>,
     /// Where counters are told.
     pub metrics: Option<Endpoint>,
+    /// Where a trace of all requests goes.
+    pub trace: Option<File>,
 }
 
 impl Operator {
     /// One without wishes.
     pub fn absent() -> Self {
-        Self { measure: unbounded_channel().1, asks: channel(1).1, metrics: None }
+        Self { measure: unbounded_channel().1, asks: channel(1).1, metrics: None, trace: None }
     }
 }
 
@@ -91,11 +105,14 @@ struct Control {
 pub async fn run(
     context: Arc<Context>,
     mut ends: UnboundedReceiver<Result<(), String>>,
-    operator: Operator,
+    mut operator: Operator,
     shutdown: impl Future<Output = End>,
 ) -> Result<End, ControlError> {
     let mut control =
         Control { context: Arc::clone(&context), devices: HashMap::new(), tasks: JoinSet::new() };
+    let (ended, end_of_all) = oneshot::channel::<()>();
+    let trace =
+        operator.trace.take().map(|file| tokio::spawn(write_trace(Arc::clone(&context), file, end_of_all)));
     let end = tokio::select! {
         served = control.serve(operator) => {
             served?;
@@ -111,7 +128,24 @@ pub async fn run(
         End::Stop => control.shut_down().await,
         End::HandOver => control.hand_over().await,
     }
+    drop(ended);
+    if let Some(trace) = trace
+        && let Err(error) = trace.await
+    {
+        error!(%error, "the trace");
+    }
     Ok(end)
+}
+
+/// Traces all requests until there are too many, or the other end of `end` is gone.
+async fn write_trace(context: Arc<Context>, file: File, end: oneshot::Receiver<()>) {
+    let end = async { _ = end.await };
+    let trace = trace::trace(&context.workers, None, trace::MOST, end).await;
+    let requests = trace.requests.len();
+    match trace.write(&mut BufWriter::new(file)) {
+        Ok(()) => info!(requests, "the trace is written"),
+        Err(error) => error!(%error, "the trace is not written"),
+    }
 }
 
 impl Control {
@@ -148,7 +182,7 @@ impl Control {
                 Some(joined) = self.tasks.join_next() => self.ended(joined),
                 _ = resize_check.tick() => self.tell_all(|| Message::Measure),
                 Some(()) = operator.measure.recv() => self.tell_all(|| Message::Measure),
-                Some(ask) = operator.asks.recv() => asked::pass_on(ask, &self.context.throttles, self.devices.iter()),
+                Some(ask) = operator.asks.recv() => asked::pass_on(ask, &self.context, self.devices.iter()),
             }
         }
     }

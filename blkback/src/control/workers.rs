@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -34,6 +34,7 @@ pub struct Workers {
     threads: Vec<WorkerHandle>,
     roll: Arc<Roll>,
     routes: Routes,
+    names: Names,
     next: AtomicUsize,
     connections: AtomicU64,
 }
@@ -42,6 +43,52 @@ pub struct Workers {
 pub struct Route {
     connection: u64,
     routes: Routes,
+    names: Names,
+}
+
+/// Devices by their connections. While somebody remembers them, those that are gone are among them.
+#[derive(Clone, Debug, Default)]
+pub struct Names(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    names: HashMap<u64, String>,
+    gone: Vec<u64>,
+    remembered: usize,
+}
+
+/// Names that stay known for as long as this lives.
+#[derive(Debug)]
+pub struct Remembered(Names);
+
+impl Names {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Remembered {
+    /// The latest connection of a device.
+    pub fn connection(&self, device: &str) -> Option<u64> {
+        let known = self.0.lock();
+        known.names.iter().filter(|(_, name)| *name == device).map(|(connection, _)| *connection).max()
+    }
+
+    /// The device of a connection.
+    pub fn of(&self, connection: u64) -> String {
+        self.0.lock().names.get(&connection).cloned().unwrap_or_default()
+    }
+}
+
+impl Drop for Remembered {
+    fn drop(&mut self) {
+        let mut known = self.0.lock();
+        known.remembered -= 1;
+        if known.remembered == 0 {
+            let gone = std::mem::take(&mut known.gone);
+            gone.iter().for_each(|connection| _ = known.names.remove(connection));
+        }
+    }
 }
 
 impl Route {
@@ -54,6 +101,12 @@ impl Route {
 impl Drop for Route {
     fn drop(&mut self) {
         lock(&self.routes).remove(&self.connection);
+        let mut known = self.names.lock();
+        if known.remembered > 0 {
+            known.gone.push(self.connection);
+        } else {
+            known.names.remove(&self.connection);
+        }
     }
 }
 
@@ -89,14 +142,16 @@ impl Workers {
             })
             .collect::<io::Result<Vec<_>>>()?;
         let roll = Arc::new(Roll::new(threads.iter().map(|thread| Arc::clone(thread.stats())).collect()));
-        Ok(Self { threads, roll, routes, next: AtomicUsize::new(0), connections: AtomicU64::new(0) })
+        let (names, next, connections) = (Names::default(), AtomicUsize::new(0), AtomicU64::new(0));
+        Ok(Self { threads, roll, routes, names, next, connections })
     }
 
-    /// An address for the reports of a new connection.
-    pub fn route(&self, sink: Sink) -> Route {
+    /// An address for the reports of a new connection of a device: the guest's number, a slash, and the device's.
+    pub fn route(&self, device: String, sink: Sink) -> Route {
         let connection = self.connections.fetch_add(1, Relaxed);
         lock(&self.routes).insert(connection, sink);
-        Route { connection, routes: Arc::clone(&self.routes) }
+        self.names.lock().names.insert(connection, device);
+        Route { connection, routes: Arc::clone(&self.routes), names: self.names.clone() }
     }
 
     /// Gives a queue to the next thread in turn, and tells which; none if that is gone.
@@ -111,10 +166,21 @@ impl Workers {
         self.threads.get(thread).is_some_and(|thread| thread.order(order))
     }
 
+    /// Gives every thread an order.
+    pub fn order_all(&self, order: impl Fn() -> Order) {
+        self.threads.iter().for_each(|thread| _ = thread.order(order()));
+    }
+
+    /// The names of connections, those of later ones too.
+    pub fn remember_names(&self) -> Remembered {
+        self.names.lock().remembered += 1;
+        Remembered(self.names.clone())
+    }
+
     /// Lets every thread finish what it has under way, and take nothing new for ever. Done when all have.
     pub async fn pause(&self) {
         let (send, mut paused) = unbounded_channel();
-        self.threads.iter().for_each(|thread| _ = thread.order(Order::Pause(send.clone())));
+        self.order_all(|| Order::Pause(send.clone()));
         drop(send);
         for _ in &self.threads {
             // A thread that is gone has nothing under way.
@@ -144,6 +210,6 @@ fn deliver(routes: &Routes, ends: &UnboundedSender<Result<(), String>>, report: 
     }
 }
 
-fn lock(routes: &Routes) -> std::sync::MutexGuard<'_, HashMap<u64, Sink>> {
+fn lock(routes: &Routes) -> MutexGuard<'_, HashMap<u64, Sink>> {
     routes.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -20,6 +20,9 @@ pub const VERSION: u32 = 1;
 /// Bytes of a line at most, its end included.
 pub const LINE: usize = 64 << 10;
 
+/// Most requests of a trace: their answer is a line too.
+pub const TRACED: usize = 3000;
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -88,6 +91,17 @@ pub enum Command {
         /// Which.
         disk: DiskName,
     },
+    /// Traces requests. Answered by [`Answer::Trace`] when there are so many or so much time has passed, whatever is first. A trace that
+    /// somebody else has under way ends.
+    Trace {
+        /// Of which disk; of all if none is named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        disk: Option<DiskName>,
+        /// Up to [`TRACED`].
+        requests: usize,
+        /// Up to 60.
+        seconds: u64,
+    },
     /// Ends a [`Command::Drain`].
     Release {
         /// Which.
@@ -109,7 +123,7 @@ impl Command {
     pub fn disk(&self) -> Option<&DiskName> {
         match self {
             Command::List | Command::LimitGroup { .. } => None,
-            Command::Stats { disk } => disk.as_ref(),
+            Command::Stats { disk } | Command::Trace { disk, .. } => disk.as_ref(),
             Command::Show { disk }
             | Command::Limit { disk, .. }
             | Command::Resize { disk, .. }
@@ -200,6 +214,8 @@ pub enum Answer {
     Stats(Vec<DiskStats>),
     /// The limits in force.
     Limits(Rates),
+    /// A trace: the contents of a file for <https://ui.perfetto.dev>.
+    Trace(serde_json::Value),
     /// It is done, to this disk.
     Done(String),
 }

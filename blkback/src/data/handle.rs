@@ -17,6 +17,7 @@ use super::{
     inflight::InFlight,
     queue::{MappingOf, QueueKey, QueueSpec, StartError},
     resume::LogSpec,
+    trace::TraceSpec,
     worker::Worker,
 };
 use crate::{
@@ -44,6 +45,10 @@ pub enum Order {
     },
     /// Admit nothing more from any queue, finish what was admitted, and then say so; the rings stay.
     Pause(UnboundedSender<()>),
+    /// Gather requests with their times; a trace that is under way ends.
+    Trace(Box<TraceSpec>),
+    /// End the trace, if one is under way.
+    EndTrace,
     /// Come to an end; queues that were not drained are dropped.
     Stop,
 }

@@ -2,7 +2,7 @@
 //! before [`release`](Worker::release) differs by it.
 
 use blkif_proto::{GrantRef, PAGE_SIZE};
-use xen_platform::{Access, BackWorld, CopyOp, GrantError, Mapper, Mapping, grant::CopyEnd};
+use xen_platform::{Access, BackWorld, Clock as _, CopyOp, GrantError, Mapper, Mapping, grant::CopyEnd};
 
 use super::{
     hold::fare,
@@ -41,6 +41,10 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             return;
         }
         let mut tickets = std::mem::take(&mut self.admitted);
+        if self.tracing.is_some() {
+            let now = self.clock.now();
+            tickets.iter_mut().for_each(|ticket| ticket.data.times.admitted = now);
+        }
         if tickets.iter().any(|ticket| ticket.data.indirect.is_some()) {
             self.fetch_segments(&mut tickets);
         }

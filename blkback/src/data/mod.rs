@@ -27,4 +27,5 @@ mod respond;
 pub mod resume;
 mod submit;
 pub mod timing;
+pub mod trace;
 pub mod worker;

@@ -52,6 +52,9 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             if self.watch.timed {
                 queue.note_finished(data, self.copied, self.watch.slow);
             }
+            if let Some(tracing) = &mut self.tracing {
+                tracing.note(queue.key, response.id, status, data, self.copied);
+            }
             queue.in_flight -= 1;
             if !queue.unpublished {
                 queue.unpublished = true;
@@ -88,6 +91,9 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         if self.watch.timed {
             now = self.clock.now();
             queue.note_published(self.copied, now);
+            if let Some(tracing) = &mut self.tracing {
+                tracing.published(queue.key, now);
+            }
         }
         match std::mem::replace(&mut queue.barrier, Barrier::Open) {
             Barrier::Active if queue.in_flight > 0 => queue.barrier = Barrier::Active,

@@ -17,6 +17,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             return;
         }
         let now = self.look_at_clock();
+        self.given = Some(now);
         for mut ticket in self.ready.drain(..) {
             if ticket.data.times.submitted.is_zero() {
                 ticket.data.times.submitted = now;

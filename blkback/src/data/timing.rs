@@ -21,6 +21,8 @@ pub struct Times {
     pub seen: Duration,
     /// It was taken, and might go.
     pub taken: Duration,
+    /// All of its batch was taken. Only while there is a trace.
+    pub admitted: Duration,
     /// The storage got it.
     pub submitted: Duration,
     /// The storage gave it back.
@@ -78,7 +80,7 @@ impl<W: BackWorld> Queue<W> {
         copied: Duration,
         slow: Option<Duration>,
     ) {
-        let Times { seen, taken, submitted, reaped } = data.times;
+        let Times { seen, taken, submitted, reaped, .. } = data.times;
         let stages = &self.stats.stages;
         self.timing.answered += 1;
         let ring = taken.saturating_sub(seen);

@@ -32,6 +32,7 @@ use super::{
     map::Scratch,
     poll::Poll,
     queue::{Barrier, MappingOf, Phase, Queue, QueueKey, QueueSpec, StartError},
+    trace::Tracing,
 };
 use crate::{
     stats::{Watch, WorkerStats},
@@ -52,6 +53,9 @@ pub struct Worker<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> {
     /// What is measured, and when the data of the last requests that were reaped was in its place.
     pub(super) watch: Watch,
     pub(super) copied: Duration,
+    pub(super) tracing: Option<Box<Tracing>>,
+    /// When requests were first given to the storage in this turn.
+    pub(super) given: Option<Duration>,
     /// When it has woken, until it has seen to what woke it.
     woken: Option<Duration>,
     pub(super) storage: S,
@@ -110,6 +114,8 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             clock: world.time(),
             watch: stats.watch,
             copied: Duration::ZERO,
+            tracing: None,
+            given: None,
             woken: None,
             storage,
             queues: Vec::new(),
@@ -166,6 +172,9 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         self.map();
         self.submit();
         self.storage.kick().map_err(|error| format!("storage: {error}"))?;
+        if self.tracing.is_some() {
+            self.trace_batch();
+        }
         if worked {
             reached(Step::Submitted);
             self.stats.batches.add(1);
@@ -315,7 +324,12 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
                 self.active.clear();
                 self.queues.iter_mut().flatten().for_each(|queue| queue.active = false);
             }
-            Order::Stop => self.stopped = true,
+            Order::Trace(spec) => self.begin_trace(*spec),
+            Order::EndTrace => self.end_trace(),
+            Order::Stop => {
+                self.end_trace();
+                self.stopped = true;
+            }
         }
     }
 

@@ -14,3 +14,4 @@ mod limits;
 mod order;
 mod strategies;
 mod timing;
+mod traces;

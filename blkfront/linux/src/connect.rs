@@ -40,12 +40,15 @@ pub(crate) fn with_disk<W: World, T>(
         Some(device) => device.path(connection.domain),
         None => only_disk(&world, connection.domain)?,
     };
-    let world = Recorded::new(world, &path, connection.record.as_deref())?;
+    let world = Recorded::new(world, &path, connection)?;
+    let tracer = world.tracer();
     let config = connection.config(queues);
     let mut disk =
         open(world, &path, config, stop, connection.poll()).with_context(|| format!("connecting {path}"))?;
     let result = command(&mut disk);
     let closed = close(disk).with_context(|| format!("closing {path}"));
+    let traced = tracer.map_or(Ok(()), |tracer| tracer.write()).context("writing the trace");
+    let closed = closed.and(traced);
     match (result, closed) {
         (Ok(value), Ok(())) => Ok(value),
         (Ok(_), Err(error)) => Err(error),

@@ -27,6 +27,7 @@ mod signal;
 mod size;
 #[cfg(test)]
 mod testbed;
+mod trace;
 mod vdev;
 
 use std::{

@@ -1,4 +1,4 @@
-//! A world in which what passes between both ends is recorded, if it is to be.
+//! A world in which what passes between both ends is recorded or traced, if it is to be.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -7,24 +7,38 @@ use blkif_observe::recording::{End, Recorder};
 use ringbuf::Tap;
 use xen_platform::{Change, DomId, EventError, FrontWorld, GrantError, Store, StoreError, WatchEvent};
 
+use crate::{cli::Connection, trace::Tracer};
+
 /// A world, and what is recorded of one device in it.
 pub(crate) struct Recorded<W> {
     world: W,
     recorder: Option<Arc<Recorder>>,
+    tracer: Option<Arc<Tracer>>,
     /// As recordings name it.
     device: String,
 }
 
 impl<W> Recorded<W> {
-    /// Records in a new file in `folder`, if there is one, what happens to the device of the frontend's directory `path`.
-    pub(crate) fn new(world: W, path: &str, folder: Option<&Path>) -> anyhow::Result<Self> {
+    /// Records or traces, as `connection` says, what happens to the device of the frontend's directory `path`.
+    pub(crate) fn new(world: W, path: &str, connection: &Connection) -> anyhow::Result<Self> {
         let program = concat!("blkfront ", env!("CARGO_PKG_VERSION"));
         let create = |folder: &Path| {
             Recorder::create(folder, End::Frontend, program)
                 .with_context(|| format!("recording in {}", folder.display()))
         };
-        let recorder = folder.map(create).transpose()?;
-        Ok(Self { world, recorder, device: name(path) })
+        let recorder = connection.record.as_deref().map(create).transpose()?;
+        let device = name(path);
+        let trace = |file: &Path| {
+            let abi = connection.config(1).abi;
+            Tracer::create(file, &device, abi).with_context(|| format!("tracing to {}", file.display()))
+        };
+        let tracer = connection.trace.as_deref().map(trace).transpose()?;
+        Ok(Self { world, recorder, tracer, device })
+    }
+
+    /// The trace, to be written at the end.
+    pub(crate) fn tracer(&self) -> Option<Arc<Tracer>> {
+        self.tracer.clone()
     }
 }
 
@@ -57,6 +71,9 @@ impl<W: FrontWorld> FrontWorld for Recorded<W> {
     }
 
     fn tap(&self, queue: u32) -> Option<Arc<dyn Tap>> {
+        if let Some(tracer) = &self.tracer {
+            return Some(Arc::new(tracer.tap(queue)));
+        }
         let tape = self.recorder.as_ref()?.tape(&self.device, queue);
         Some(Arc::new(tape))
     }

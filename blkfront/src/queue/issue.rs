@@ -115,8 +115,14 @@ impl<W: FrontWorld> Queue<W> {
         let Some(pending) = ios.get_mut(id) else { return Ok(Progress::All) };
         let op = wire(pending.io.op);
         let access = if op.reads_guest() { Access::Read } else { Access::ReadWrite };
+        if let Some(tap) = ring.mem().tap() {
+            tap.came_to("lend", id);
+        }
         if let Some(buffer) = &mut pending.io.buffer {
             grants.lend(buffer, access).map_err(still_mapped)?;
+        }
+        if let Some(tap) = ring.mem().tap() {
+            tap.came_to("admit", id);
         }
         let mode = link.limits.mode;
         loop {
@@ -131,6 +137,9 @@ impl<W: FrontWorld> Queue<W> {
             let shadow = Shadow { io: id, op: op.opcode(), indirect, entries, start };
             let Ok(request) = requests.insert(shadow) else { return Ok(Progress::Part) };
 
+            if let Some(tap) = ring.mem().tap() {
+                tap.came_to("request", request);
+            }
             scratch.segments.clear();
             if let Some(buffer) = &pending.io.buffer {
                 scratch.segments.extend(segments_of(buffer, start, len));

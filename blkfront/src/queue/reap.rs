@@ -104,6 +104,9 @@ impl<W: FrontWorld> Queue<W> {
         }
         self.stats.completed += 1;
         out(Completion { ticket, io, result });
+        if let Some(tap) = self.link.parts.tap() {
+            tap.came_to("end", id);
+        }
         settled
     }
 

@@ -154,7 +154,7 @@ impl<W: FrontWorld> Queue<W> {
             self.masked = Some(port);
         }
         self.stats.events += u64::from(ours);
-        if ours && let Some(tap) = parts.ring.as_ref().and_then(|ring| ring.mem().tap()) {
+        if ours && let Some(tap) = parts.tap() {
             tap.signalled();
         }
         ours

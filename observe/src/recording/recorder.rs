@@ -178,6 +178,8 @@ impl Tap for Tape {
         self.recorder.note(&self.device, Event::Failed { queue: self.queue, id, cause, text });
     }
 
+    fn came_to(&self, _: &'static str, _: u64) {}
+
     fn signalled(&self) {
         self.recorder.note(&self.device, Event::Signalled { queue: self.queue });
     }

@@ -41,6 +41,10 @@ impl Tap for Ear {
         self.hear(format!("{kind} failure of {id}: {reason}"));
     }
 
+    fn came_to(&self, point: &'static str, id: u64) {
+        self.hear(format!("{id} came to {point}"));
+    }
+
     fn signalled(&self) {
         self.hear("signal".into());
     }

@@ -81,6 +81,20 @@ pub(crate) enum Word {
         /// Which
         disk: DiskName,
     },
+    /// Trace requests through the daemon's stages, for https://ui.perfetto.dev
+    Trace {
+        /// Of which disk [default: all]
+        disk: Option<DiskName>,
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        requests: usize,
+        /// How long at most
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        seconds: u64,
+        /// The file
+        #[arg(long, value_name = "FILE", default_value = "trace.json")]
+        output: PathBuf,
+    },
     /// Let a drained disk go on
     Release {
         /// Which
@@ -163,6 +177,9 @@ impl Word {
             Word::Eject { disk } => Command::Eject { disk: disk.clone() },
             Word::Insert { disk, image } => Command::Insert { disk: disk.clone(), image: image.clone() },
             Word::Drain { disk } => Command::Drain { disk: disk.clone() },
+            Word::Trace { disk, requests, seconds, .. } => {
+                Command::Trace { disk: disk.clone(), requests: *requests, seconds: *seconds }
+            }
             Word::Release { disk } => Command::Release { disk: disk.clone() },
             Word::Upgrade { .. } | Word::Completions { .. } | Word::Man { .. } => return None,
         })

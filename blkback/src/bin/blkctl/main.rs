@@ -1,6 +1,7 @@
 //! `blkctl`: what a daemon serves, and what is to become of it.
 
 use std::{
+    fs,
     io::{self, Write as _},
     path::Path,
     process::{Command, ExitCode},
@@ -8,7 +9,7 @@ use std::{
 
 use blkback::ctl::{
     client::{Client, ClientError},
-    protocol::FailureKind,
+    protocol::{Answer, FailureKind},
 };
 use clap::{CommandFactory as _, Parser as _};
 
@@ -65,6 +66,11 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         let in_run_dir = || arguments.run_dir.join("control.sock");
         let socket = arguments.socket.clone().unwrap_or_else(in_run_dir);
         let answer = Client::connect(&socket)?.ask(command)?;
+        if let (Answer::Trace(trace), Word::Trace { output, .. }) = (&answer, &arguments.command) {
+            let named =
+                |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", output.display()));
+            fs::write(output, serde_json::to_vec(trace)?).map_err(named)?;
+        }
         let text =
             if arguments.json { serde_json::to_string_pretty(&answer)? + "\n" } else { print::text(&answer) };
         return say(&text);

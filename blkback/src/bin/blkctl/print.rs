@@ -16,8 +16,14 @@ pub(crate) fn text(answer: &Answer) -> String {
         Answer::Disk(disk) => show(disk),
         Answer::Stats(disks) => stats(disks),
         Answer::Limits(rates) => limits(rates),
+        Answer::Trace(trace) => format!("{} requests\n", requests(trace)),
         Answer::Done(disk) => format!("{disk}: done\n"),
     }
+}
+
+fn requests(trace: &serde_json::Value) -> usize {
+    let events = trace["traceEvents"].as_array().map_or(&[][..], Vec::as_slice);
+    events.iter().filter(|event| event["cat"] == "request").count()
 }
 
 fn named(domain: u16, device: u32, name: Option<&String>) -> String {

@@ -34,7 +34,7 @@ impl Device {
                 let outcome = outcome.and_then(|()| throttles.of_disk(&self.id));
                 ask.answer(outcome.map(Answer::Limits).map_err(Into::into));
             }
-            Command::List | Command::LimitGroup { .. } => {
+            Command::List | Command::LimitGroup { .. } | Command::Trace { .. } => {
                 ask.answer(Ok(Answer::Disks(vec![self.describe()])))
             }
         }

@@ -34,12 +34,22 @@ pub(crate) struct Guests {
 
 impl Guests {
     /// Starts all of them.
-    pub(crate) fn start(world: World, targets: &[String], tuning: &Tuning) -> Result<Self> {
+    ///
+    /// Each program writes a trace into the folder `traces`, if there is one.
+    pub(crate) fn start(
+        world: World,
+        targets: &[String],
+        tuning: &Tuning,
+        traces: Option<&Path>,
+    ) -> Result<Self> {
         let mut all = Self { guests: Vec::new(), world };
-        all.world.start_backend(&tuning.backend())?;
+        let trace = |name: String| traces.map(|folder| format!("--trace={}/{name}.json", folder.display()));
+        let arguments = tuning.backend().into_iter().chain(trace("backend".into()));
+        all.world.start_backend(&arguments.collect::<Vec<_>>())?;
         for target in targets {
             let vbd = all.world.guest_with_disk(&Disk::new(target))?;
-            let (process, socket) = all.world.serve_nbd(&vbd, &tuning.frontend())?;
+            let arguments = tuning.frontend().into_iter().chain(trace(format!("guest-{}", vbd.guest)));
+            let (process, socket) = all.world.serve_nbd(&vbd, &arguments.collect::<Vec<_>>())?;
             all.guests.push(Guest { vbd, socket, target: target.clone(), process });
         }
         Ok(all)

@@ -3,13 +3,17 @@
 use std::{
     env,
     ffi::OsString,
+    fs::{self, File},
+    io::BufWriter,
     os::unix::process::ExitStatusExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
+use blkif_observe::trace::Trace;
+use tempfile::TempDir;
 use tests::world::{Process, tuning::Tuning};
 
 use crate::{
@@ -27,6 +31,9 @@ pub(crate) struct Args {
     /// Size of the empty disk in MiB
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     size: u64,
+    /// Trace requests through both ends, for https://ui.perfetto.dev
+    #[arg(long, value_name = "FILE", conflicts_with = "record")]
+    trace: Option<PathBuf>,
     #[command(flatten)]
     tuning: Tuning,
     /// The command and its arguments
@@ -54,12 +61,29 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         image::make_empty(&empty, args.size << 20)?;
         targets.push(target(&empty)?);
     }
-    let guests = Guests::start(world, &targets, &args.tuning)?;
+    let traces = args.trace.as_ref().map(|_| tempfile::tempdir()).transpose()?;
+    let guests = Guests::start(world, &targets, &args.tuning, traces.as_ref().map(TempDir::path))?;
     let status = run_inside(&guests, &args.command)?;
     guests.stop()?;
+    if let (Some(traces), Some(file)) = (&traces, &args.trace) {
+        merge(traces.path(), file).with_context(|| format!("the trace {}", file.display()))?;
+    }
     // As a shell reports it.
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// One trace of all programs' traces.
+fn merge(folder: &Path, file: &Path) -> Result<()> {
+    let mut trace = Trace::default();
+    for part in fs::read_dir(folder)? {
+        let part = part?.path();
+        let read = Trace::read(&fs::read(&part)?).with_context(|| part.display().to_string())?;
+        trace.requests.extend(read.requests);
+    }
+    trace.write(&mut BufWriter::new(File::create(file)?))?;
+    eprintln!("xensim: {} requests at both ends, in {}", trace.requests.len(), file.display());
+    Ok(())
 }
 
 fn run_inside(guests: &Guests, words: &[OsString]) -> Result<ExitStatus> {

@@ -19,7 +19,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let targets = args.images.iter().map(|image| target(image)).collect::<Result<Vec<_>>>()?;
-    let mut guests = Guests::start(new_world()?, &targets, &args.tuning)?;
+    let mut guests = Guests::start(new_world()?, &targets, &args.tuning, None)?;
     println!("world     {}", guests.world().name());
     println!("xenstore  XENSTORED_PATH={} xenstore-ls -f", guests.world().xenstore().display());
     for guest in guests.iter() {
