@@ -46,6 +46,11 @@ impl Bench {
         path
     }
 
+    fn qemu_io(&self, command: &str, path: &Path) {
+        let output = Command::new("qemu-io").args(["-c", command]).arg(path).output().unwrap();
+        assert!(output.status.success(), "qemu-io {command}: {output:?}");
+    }
+
     fn qemu_img(&self, words: &[&str]) -> String {
         let output = Command::new("qemu-img").args(words).current_dir(self.0.path()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -240,4 +245,38 @@ fn a_base_outside_of_the_folders_is_refused() {
         assert!(refused.contains("outside of the folders") && refused.contains("base.raw"), "{refused}");
         opened(&path, &ImageOptions::default()).unwrap();
     }
+}
+
+/// Of an image with one cluster of data: where its tables are, by what QEMU makes, in clusters of 64 KiB.
+#[test]
+fn tables_that_contradict_each_other_are_refused() {
+    const CLUSTER: usize = 64 << 10;
+    let (counts, l1, l2, data) = (2 * CLUSTER, 3 * CLUSTER, 4 * CLUSTER, 5u64);
+    let bench = Bench::new();
+    let path = bench.create("a.qcow2", &[]);
+    bench.qemu_io("write -P 7 0 64k", &path);
+    let sound = fs::read(&path).unwrap();
+    let own = 1u64 << 63;
+    let put = |at: usize, bytes: &[u8]| {
+        let mut image = sound.clone();
+        image[at..at + bytes.len()].copy_from_slice(bytes);
+        fs::write(&path, image).unwrap();
+        opened(&path, &ImageOptions::default()).map(drop)
+    };
+    let counted = |cluster: usize, count: u16| put(counts + cluster * 2, &count.to_be_bytes());
+    let led =
+        |at: usize, cluster: u64, flags: u64| put(at, &(cluster * CLUSTER as u64 | flags).to_be_bytes());
+    led(l2, data, own).unwrap();
+    let refused = |outcome: Result<(), String>, why: &str| {
+        let said = outcome.unwrap_err();
+        assert!(said.contains(why) && said.contains("qemu-img check -r all"), "{said}");
+    };
+    refused(counted(5, 0), "cluster 5 is led to 1 times and counted 0 times");
+    refused(counted(5, 2), "cluster 5 is led to 1 times and counted 2 times");
+    refused(counted(3, 0), "cluster 3 is led to 1 times and counted 0 times");
+    refused(led(l2, 3, own), "cluster 3 is led to 2 times");
+    refused(led(l2 + 8, 5, own), "cluster 5 is led to 2 times");
+    refused(led(l1, 2, own), "cluster 2 is led to 2 times");
+    // A cluster that is lost harms nobody.
+    counted(9, 1).unwrap();
 }
