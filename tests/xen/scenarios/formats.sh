@@ -3,8 +3,8 @@
 # limit: 300
 
 cp /bed/disk.qcow2 disk.qcow2
-for image in one two; do make_image "$image.img" 8M; done
-truncate -s 16M two.img
+for image in one two three; do make_image "$image.img" 8M; done
+truncate -s 16M three.img
 start_daemon
 create one disk="$(served_by_us one.img xvda)"
 domain=$(xl domid one)
@@ -38,16 +38,19 @@ detach one xvdb
 cp disk.qcow2 /out/
 
 say 'media'
-carries one xvda one.img
-blkctl insert "$domain/xvda" "$PWD/two.img"
-within 10 run one 'test "$(cat /sys/block/xvda/size)" = 32768'
-run one 'blockdev --flushbufs /dev/xvda'
-carries one xvda two.img
-blkctl eject "$domain/xvda"
-within 10 run one 'test "$(cat /sys/block/xvda/size)" = 0'
-blkctl insert "$domain/xvda" "$PWD/one.img"
-within 10 run one 'test "$(cat /sys/block/xvda/size)" = 16384'
-run one 'blockdev --flushbufs /dev/xvda'
+attach one "devtype=cdrom,$(served_by_us two.img xvdc r)"
+reads_cd() {
+    within 10 run one "test \"\$(cat /sys/block/xvdc/size)\" = $(($(stat -c %s "$1") / 512))"
+    run one 'blockdev --flushbufs /dev/xvdc'
+    equal 'what the guest reads' "$(run one "md5sum </dev/xvdc | cut -d' ' -f1")" "$(md5_of "$1")"
+}
+reads_cd two.img
+blkctl insert "$domain/xvdc" "$PWD/three.img"
+reads_cd three.img
+blkctl eject "$domain/xvdc"
+within 10 run one 'test "$(cat /sys/block/xvdc/size)" = 0'
+blkctl insert "$domain/xvdc" "$PWD/two.img"
+reads_cd two.img
 carries one xvda one.img
 no_kernel_complaint one
 shut_down one
