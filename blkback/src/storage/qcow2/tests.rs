@@ -265,7 +265,7 @@ fn tables_that_contradict_each_other_are_refused() {
     };
     let counted = |cluster: usize, count: u16| put(counts + cluster * 2, &count.to_be_bytes());
     let led =
-        |at: usize, cluster: u64, flags: u64| put(at, &(cluster * CLUSTER as u64 | flags).to_be_bytes());
+        |at: usize, cluster: u64, flags: u64| put(at, &((cluster * CLUSTER as u64) | flags).to_be_bytes());
     led(l2, data, own).unwrap();
     let refused = |outcome: Result<(), String>, why: &str| {
         let said = outcome.unwrap_err();
