@@ -10,10 +10,12 @@ use super::{
 };
 
 /// Settings that no configuration changes: a client is a guest in our process.
-const SETTINGS: [(&str, &str); 9] = [
+const SETTINGS: [(&str, &str); 10] = [
     // What a guest has been told to be written must outlast this process.
     ("rbd_cache", "false"),
     ("rbd_persistent_cache_mode", "disabled"),
+    // A job's memory stays as it is until the library has finished it.
+    ("rbd_disable_zero_copy_writes", "false"),
     // No code that the sandbox would not let in, no files, no sockets to listen at, no words on our standard error.
     ("rbd_plugins", ""),
     ("rbd_parent_cache_enabled", "false"),
