@@ -1,11 +1,41 @@
-//! `fio` with an engine of its own for what a pair's daemon has a driver for.
+//! `fio` with an engine of its own for what a pair's daemon has a driver for, and the pair against it.
 
-use std::process::Command;
+use std::{fmt::Write as _, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::job::{Job, Pattern, Sample, Span};
+use super::{
+    job::{Job, Pattern, Sample, Span},
+    table::median,
+};
+
+/// What the pair promises of fio's operations per second.
+pub const BOUND: f64 = 0.9;
+
+/// One job.
+#[derive(Debug, Serialize)]
+pub struct Line {
+    job: Job,
+    pair: Sample,
+    fio: Sample,
+    /// IOPS of the pair over fio's.
+    ratio: f64,
+}
+
+impl Line {
+    /// Medians of rounds, in each of which the pair is first.
+    pub(super) fn of(job: Job, samples: &[[Sample; 2]]) -> Self {
+        let of = |who: usize| median(&samples.iter().map(|both| both[who]).collect::<Vec<_>>());
+        let (pair, fio) = (of(0), of(1));
+        Self { job, pair, fio, ratio: pair.iops / fio.iops }
+    }
+
+    /// True when the promise is kept.
+    pub fn is_met(&self) -> bool {
+        self.ratio >= BOUND
+    }
+}
 
 #[derive(Debug, Deserialize)]
 struct Report {
@@ -70,4 +100,21 @@ pub fn run(mut fio: Command, job: &Job, span: Span) -> Result<Sample> {
         // Percents of one processor.
         cpu_us: (report.usr_cpu + report.sys_cpu) * 1e4 / done.iops.max(1.0),
     })
+}
+
+/// The lines as a table, with a headline that says `what` was measured.
+pub fn text(what: &str, lines: &[Line]) -> String {
+    let mut text = format!(
+        "{:<36}{:>12}{:>12}{:>8}{:>11}{:>11}{:>11}\n",
+        what, "pair IOPS", "fio IOPS", "ratio", "p50 us", "p99 us", "fio p99"
+    );
+    for Line { job, pair, fio, ratio } in lines {
+        let (name, verdict) = (job.name(), if *ratio >= BOUND { "pass" } else { "MISS" });
+        let _ = writeln!(
+            text,
+            "{name:<36}{:>12.0}{:>12.0}{ratio:>8.2}{:>11.1}{:>11.1}{:>11.1}  {verdict}",
+            pair.iops, fio.iops, pair.p50_us, pair.p99_us, fio.p99_us
+        );
+    }
+    text
 }

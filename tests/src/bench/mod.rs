@@ -15,6 +15,7 @@ pub mod formats;
 pub mod job;
 pub mod limits;
 pub mod meter;
+pub mod nbd;
 pub mod neighbour;
 pub mod pair;
 pub mod plot;

@@ -1,15 +1,13 @@
 //! An image of a Ceph cluster: the pair against `fio` with librbd, on the same image, without a cache, in one run.
 
-use std::{fmt::Write as _, process::Command};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
-use serde::Serialize;
 
 use super::{
-    fio,
+    fio::{self, Line},
     job::{Job, Sample, Span},
     pair::measure,
-    table::median,
 };
 use crate::{
     ceph::{Auth, Cluster},
@@ -23,26 +21,6 @@ pub const JOBS: [Job; 4] = [
     Job::sequential(1 << 20, 8),
     Job::sequential(1 << 20, 8).writing(),
 ];
-/// What the pair promises of fio's operations per second.
-pub const BOUND: f64 = 0.9;
-
-/// One job.
-#[derive(Debug, Serialize)]
-pub struct Line {
-    job: Job,
-    pair: Sample,
-    fio: Sample,
-    /// IOPS of the pair over fio's.
-    ratio: f64,
-}
-
-impl Line {
-    /// True when the promise is kept.
-    pub fn is_met(&self) -> bool {
-        self.ratio >= BOUND
-    }
-}
-
 /// A cluster with an image, and a daemon.
 #[derive(Debug)]
 pub struct Rbd {
@@ -97,33 +75,11 @@ impl Rbd {
 
     /// Medians of all rounds.
     pub fn lines(&self) -> Vec<Line> {
-        let lines = self.samples.iter().map(|(job, samples)| {
-            let of = |who: usize| median(&samples.iter().map(|both| both[who]).collect::<Vec<_>>());
-            let (pair, fio) = (of(0), of(1));
-            Line { job: *job, pair, fio, ratio: pair.iops / fio.iops }
-        });
-        lines.collect()
+        self.samples.iter().map(|(job, samples)| Line::of(*job, samples)).collect()
     }
 
     /// Stops the daemon and the cluster.
     pub fn stop(self) -> Result<()> {
         self.world.stop()
     }
-}
-
-/// The lines as a table.
-pub fn text(lines: &[Line]) -> String {
-    let mut text = format!(
-        "{:<36}{:>12}{:>12}{:>8}{:>11}{:>11}{:>11}\n",
-        "Ceph RBD", "pair IOPS", "fio IOPS", "ratio", "p50 us", "p99 us", "fio p99"
-    );
-    for Line { job, pair, fio, ratio } in lines {
-        let (name, verdict) = (job.name(), if *ratio >= BOUND { "pass" } else { "MISS" });
-        let _ = writeln!(
-            text,
-            "{name:<36}{:>12.0}{:>12.0}{ratio:>8.2}{:>11.1}{:>11.1}{:>11.1}  {verdict}",
-            pair.iops, fio.iops, pair.p50_us, pair.p99_us, fio.p99_us
-        );
-    }
-    text
 }

@@ -252,7 +252,7 @@ impl Session {
 
     /// True if there is nothing to wait for.
     pub(super) fn is_idle(&self) -> bool {
-        self.works.iter().all(Option::is_none)
+        self.free.len() == self.notes.len() && self.cutting.is_empty()
     }
 
     /// Orders what a job wants, as fast as the connection takes it.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -23,6 +23,8 @@ use crate::storage::{Action, Geometry, Job};
 
 /// How often it is looked whether an answer is overdue.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Answers that are taken before their jobs go home.
+const ANSWERS_AT_A_TIME: usize = 16;
 /// How soon a connection is tried for again, at first and at the longest.
 const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
@@ -65,6 +67,7 @@ impl Thread {
     fn serve(&mut self, connection: &mut Connection) -> Option<String> {
         self.give_up(Instant::now());
         connection.session.limit(connection.facts.payload(&self.geometry));
+        let mut looked = Instant::now();
         loop {
             if !self.take_in(None) {
                 return None;
@@ -80,8 +83,11 @@ impl Thread {
             if let Some(why) = session.over() {
                 return Some(why.to_owned());
             }
-            if session.is_overdue(Instant::now(), self.patience.timeout) {
-                return Some("the server does not answer in time".into());
+            if looked.elapsed() >= LOOK_EVERY {
+                looked = Instant::now();
+                if session.is_overdue(looked, self.patience.timeout) {
+                    return Some("the server does not answer in time".into());
+                }
             }
             if !session.has_room() || self.waiting.is_empty() {
                 self.wait(connection);
@@ -103,8 +109,14 @@ impl Thread {
         _ = poll(&mut fds, time);
         let [of_socket, rung] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
         self.shared.get_up(!rung.is_empty());
-        if !of_socket.is_empty() {
-            session.proceed(of_socket);
+        let mut ready = of_socket;
+        // All that has come is taken before anybody is told of any of it: workers, and guests, are woken once.
+        for _ in 0..ANSWERS_AT_A_TIME {
+            if ready.is_empty() {
+                break;
+            }
+            session.proceed(ready);
+            ready = now_ready(socket, session.events());
         }
     }
 
@@ -222,6 +234,14 @@ impl Thread {
                 self.shared.get_up(true);
             }
         }
+    }
+}
+
+fn now_ready(socket: &OwnedFd, events: PollFlags) -> PollFlags {
+    let mut fds = [PollFd::new(socket.as_fd(), events)];
+    match poll(&mut fds, PollTimeout::ZERO) {
+        Ok(1..) => fds.first().and_then(PollFd::revents).unwrap_or(PollFlags::empty()),
+        _ => PollFlags::empty(),
     }
 }
 

@@ -7,6 +7,7 @@ mod guests;
 mod image;
 mod kills;
 mod limits;
+mod nbd;
 mod neighbour;
 mod rbd;
 mod replay;
@@ -43,6 +44,8 @@ enum Command {
     Limits(limits::Args),
     /// Measure what a hostile guest costs the guest beside it
     Neighbour(neighbour::Args),
+    /// Measure an export of nbdkit against fio with libnbd
+    Nbd(nbd::Args),
     /// Measure an image of a Ceph cluster against fio with librbd
     Rbd(rbd::Args),
     /// Play a recording to one end again, and make it smaller
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Kills(args) => kills::run(&args),
         Command::Limits(args) => limits::run(&args),
         Command::Neighbour(args) => neighbour::run(&args),
+        Command::Nbd(args) => nbd::run(&args),
         Command::Rbd(args) => rbd::run(&args),
         Command::Replay(args) => replay::run(&args),
     });

@@ -5,8 +5,9 @@ use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use tests::{
     bench::{
+        fio::{Line, text},
         job::Span,
-        rbd::{Line, Rbd, text},
+        rbd::Rbd,
     },
     world::{Binaries, interrupted},
 };
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "Medians of {} rounds of {} s each; one monitor and one OSD on this machine, no cache.\n\n{}",
         args.rounds,
         args.seconds,
-        text(&lines)
+        text("Ceph RBD", &lines)
     );
     fs::create_dir_all(&args.output).with_context(|| format!("cannot make {}", args.output.display()))?;
     fs::write(args.output.join("rbd.json"), serde_json::to_vec_pretty(&lines)?)?;
