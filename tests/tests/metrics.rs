@@ -1,5 +1,5 @@
 //! What the real daemon, in its sandbox, tells of its guests, read by a parser that nobody here wrote; and its log of slow requests.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeMap,
