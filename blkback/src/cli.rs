@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     /// Record what guests and this daemon do, in a new file in this folder, for `xensim replay`
     #[arg(long, value_name = "FOLDER")]
     record: Option<PathBuf>,
-    /// Trace requests through all stages, and write that to this file at the end, for https://ui.perfetto.dev
+    /// Trace requests through all stages, and write that to this file at the end, for <https://ui.perfetto.dev>
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// The user to become when root starts it [default: blkback, if there is such a user]

@@ -113,7 +113,7 @@ pub(crate) struct Connection {
     /// Record what the backend and this end do, in a new file in this folder, for `xensim replay`
     #[arg(long, global = true, value_name = "FOLDER")]
     pub(crate) record: Option<PathBuf>,
-    /// Trace requests through all stages, and write that to this file at the end, for https://ui.perfetto.dev
+    /// Trace requests through all stages, and write that to this file at the end, for <https://ui.perfetto.dev>
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "record")]
     pub(crate) trace: Option<PathBuf>,
     /// How long each step of connecting and closing may take

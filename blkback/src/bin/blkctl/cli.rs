@@ -81,7 +81,7 @@ pub(crate) enum Word {
         /// Which
         disk: DiskName,
     },
-    /// Trace requests through the daemon's stages, for https://ui.perfetto.dev
+    /// Trace requests through the daemon's stages, for <https://ui.perfetto.dev>
     Trace {
         /// Of which disk [default: all]
         disk: Option<DiskName>,

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// Size of the empty disk in MiB
     #[arg(long, default_value_t = 256, value_name = "MIB")]
     size: u64,
-    /// Trace requests through both ends, for https://ui.perfetto.dev
+    /// Trace requests through both ends, for <https://ui.perfetto.dev>
     #[arg(long, value_name = "FILE", conflicts_with = "record")]
     trace: Option<PathBuf>,
     #[command(flatten)]
