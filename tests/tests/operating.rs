@@ -21,7 +21,8 @@ fn every_command_does_what_it_says() {
     for image in ["guest.img", "disc.iso", "other.iso"] {
         fs::File::create_new(srv.join(image)).unwrap().set_len(1 << 20).unwrap();
     }
-    world.start_backend(&[]).unwrap();
+    let run_dir = world.run_dir().display().to_string();
+    world.start_backend(&["--metrics".into(), format!("unix:{run_dir}/metrics.sock")]).unwrap();
     let target = |image: &str| srv.join(image).display().to_string();
     let disk = world.guest_with_disk(&Disk::new(target("guest.img"))).unwrap();
     let drive = Disk { index: 1, cdrom: true, writable: false, ..Disk::new(target("disc.iso")) };
@@ -31,10 +32,9 @@ fn every_command_does_what_it_says() {
     let commands = commands();
     assert!(commands.len() > 8, "{commands:?}");
     for command in commands {
-        let typed = command.replace("/srv", &srv.display().to_string());
-        let run_dir = world.run_dir();
+        let typed = command.replace("/srv", &srv.display().to_string()).replace("/run/blkback", &run_dir);
         let typed = match typed.strip_prefix("blkctl ") {
-            Some(rest) => format!("{} --run-dir {} {rest}", program(&world), run_dir.display()),
+            Some(rest) => format!("{} --run-dir {run_dir} {rest}", program(&world)),
             None => typed,
         };
         let output = Command::new("sh").args(["-c", &typed]).output().unwrap();

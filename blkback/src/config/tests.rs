@@ -89,6 +89,10 @@ fn the_sample_says_what_the_defaults_on_xen_are() {
     (defaults.daemon.poll_us, defaults.daemon.run_dir) = (Some(0), Some("/run/blkback".into()));
     (defaults.disk.direct_io, defaults.disk.sector_size) = (Some(false), Some(512));
     defaults.disk.shared = Some(false);
+    let usual = DiskConfig::default().patience();
+    defaults.disk.timeout_s = Some(usual.timeout.as_secs());
+    defaults.disk.reconnect_s = Some(usual.reconnect.as_secs());
+    defaults.disk.settle_ms = u64::try_from(usual.settle.as_millis()).ok();
     defaults.sandbox.images = Some(["/srv", "/var/lib/xen/images"].map(PathBuf::from).into());
     assert_eq!(sample, defaults);
 }
