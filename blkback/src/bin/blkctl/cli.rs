@@ -100,9 +100,9 @@ pub(crate) enum Word {
         /// Which
         disk: DiskName,
     },
-    /// Put the blkback that is installed beside this program in the place of the one that runs: guests see a pause
+    /// Put the blkback that is installed with this program in the place of the one that runs: guests see a pause
     Upgrade {
-        /// The program [default: blkback beside this one]
+        /// The program [default: blkback beside this one, or in sbin where this one is in bin]
         #[arg(long, value_name = "FILE")]
         program: Option<PathBuf>,
         /// Seconds to wait for it

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
@@ -77,8 +77,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     }
     match &arguments.command {
         Word::Upgrade { program, patience } => {
-            let beside = || std::env::current_exe().map(|own| own.with_file_name("blkback"));
-            let program = program.clone().map_or_else(beside, Ok)?;
+            let program = program.clone().map_or_else(installed, Ok)?;
             upgrade(&program, &arguments.run_dir, *patience)
         }
         Word::Completions { shell } => {
@@ -100,6 +99,13 @@ fn say(text: &str) -> Result<ExitCode, Error> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// The daemon's program that came with this one: beside it, as it is built, or in `sbin` beside its `bin`, as it is installed.
+fn installed() -> io::Result<PathBuf> {
+    let beside = std::env::current_exe()?.with_file_name("blkback");
+    let in_sbin = beside.parent().map(|bin| bin.with_file_name("sbin").join("blkback"));
+    Ok(in_sbin.filter(|program| !beside.exists() && program.exists()).unwrap_or(beside))
 }
 
 /// The new program asks for its place itself: only it knows what it can take over.

@@ -11,6 +11,7 @@ mod nbd;
 mod neighbour;
 mod rbd;
 mod replay;
+mod rounds;
 mod run;
 mod up;
 
