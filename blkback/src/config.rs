@@ -65,27 +65,28 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
-use blkif_proto::{SegmentMode, keys};
 use serde::Deserialize;
 
 use crate::{
-    control::disk,
+    control::disk::{nbd_of, path_of},
     limit::Rates,
     sandbox::{folders::Folders, servers::Servers},
-    storage::{
-        nbd::{Patience, Uri},
-        rbd::Ceph,
-    },
+    storage::{nbd::Uri, rbd::Ceph},
 };
 
+mod check;
+mod disk;
 mod limits;
 mod metrics;
 
+pub use disk::{DiskConfig, Segments};
 pub use metrics::{Listen, MetricsConfig, NoPlace};
+
+use check::server;
 
 /// How data moves between the disk and the guest's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -230,58 +231,6 @@ impl Default for SandboxConfig {
     }
 }
 
-/// How an image is opened. Absent: as the toolstack says, or the default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct DiskConfig {
-    /// What to serve instead of what `params` names: a path, or `null:SIZE`.
-    pub image: Option<String>,
-    /// Refuse writes whatever the toolstack's mode says.
-    pub read_only: Option<bool>,
-    /// Bypass the page cache.
-    pub direct_io: Option<bool>,
-    /// Logical sector size in bytes, a power of two from 512 to 4096.
-    pub sector_size: Option<u32>,
-    /// Several guests may write to the image at a time: for file systems made for that.
-    pub shared: Option<bool>,
-    /// Seconds that an NBD server may take to answer a request, at least 1; then the connection is given up. Absent: 30.
-    pub timeout_s: Option<u64>,
-    /// Seconds that requests wait for an NBD server that is away; then they fail, and all others until it is back. Absent: 60.
-    pub reconnect_s: Option<u64>,
-    /// Milliseconds that an NBD server has to finish what it got over a connection that was lost, before it gets it again. Absent: 1000.
-    pub settle_ms: Option<u64>,
-    /// How data moves.
-    pub strategy: Option<Strategy>,
-    /// Ways of large requests to offer, if not both: for comparisons.
-    pub segments: Option<Segments>,
-    /// What it may do in a second.
-    pub limit: Option<Rates>,
-    /// The group with which it shares limits.
-    pub group: Option<String>,
-}
-
-/// A way of large requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Segments {
-    /// None: 11 segments.
-    Direct,
-    /// In ring entries.
-    Blocks,
-    /// In descriptor pages.
-    Indirect,
-}
-
-impl From<Segments> for SegmentMode {
-    fn from(segments: Segments) -> Self {
-        match segments {
-            Segments::Direct => SegmentMode::Direct,
-            Segments::Blocks => SegmentMode::Blocks,
-            Segments::Indirect => SegmentMode::Indirect,
-        }
-    }
-}
-
 /// Why a configuration is refused; names the file, the line where there is one, and the key.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -394,7 +343,7 @@ impl Config {
         let named = self.sandbox.images.clone();
         let named = named.unwrap_or_else(|| world.iter().map(PathBuf::from).collect());
         let given = self.disks.values().chain([&self.disk]).filter_map(|disk| disk.image.as_deref());
-        Folders::new(named.into_iter().chain(given.map(|image| disk::path_of(image).into())))
+        Folders::new(named.into_iter().chain(given.map(|image| path_of(image).into())))
     }
 
     /// The path of the control socket, if there is to be one.
@@ -413,8 +362,7 @@ impl Config {
     pub fn servers(&self) -> Servers {
         let named = self.sandbox.images.iter().flatten().filter_map(|path| server(path)?.ok());
         let given = self.disks.values().chain([&self.disk]).filter_map(|disk| disk.image.as_deref());
-        let given =
-            given.filter_map(|image| Some(Servers::one(Uri::parse(disk::nbd_of(image)?).ok()?.server)));
+        let given = given.filter_map(|image| Some(Servers::one(Uri::parse(nbd_of(image)?).ok()?.server)));
         named.chain(given).collect()
     }
 
@@ -435,134 +383,6 @@ impl Config {
             workers => workers,
         }
     }
-
-    fn check(&self) -> Result<(), (String, String)> {
-        let bad = |key: &str, text: String| Err((key.to_owned(), text));
-        let Offer { ring_pages, queues, block_segments, indirect_segments, .. } = self.offer;
-        if !ring_pages.is_power_of_two() || ring_pages > keys::MAX_RING_PAGES_OFFERED {
-            return bad("offer.ring-pages", format!("{ring_pages} is not a power of two from 1 to 32"));
-        }
-        if !(1..=keys::MAX_QUEUES).contains(&queues) {
-            return bad("offer.queues", format!("{queues} is not from 1 to {}", keys::MAX_QUEUES));
-        }
-        if block_segments > 255 {
-            return bad("offer.block-segments", format!("{block_segments} is more than 255"));
-        }
-        if indirect_segments > 4096 {
-            return bad("offer.indirect-segments", format!("{indirect_segments} is more than 4096"));
-        }
-        if self.daemon.workers > 1024 {
-            return bad("daemon.workers", format!("{} is more than 1024", self.daemon.workers));
-        }
-        if self.daemon.kinds.is_empty() {
-            return bad("daemon.kinds", "nothing to serve".into());
-        }
-        if let Some(kind) = self.daemon.kinds.iter().find(|kind| !is_name(kind)) {
-            return bad("daemon.kinds", format!("{kind:?} is no name of a XenStore directory"));
-        }
-        if let Some(domain) = self.daemon.domain.filter(|domain| *domain >= 0x7FF0) {
-            return bad("daemon.domain", format!("{domain} is no domain"));
-        }
-        for path in self.sandbox.images.iter().flatten() {
-            match server(path) {
-                Some(Err(why)) => return bad("sandbox.images", format!("{}: {why}", path.display())),
-                None if !is_plain(path) => {
-                    return bad(
-                        "sandbox.images",
-                        format!("{} is not absolute, or has .. in it", path.display()),
-                    );
-                }
-                _ => {}
-            }
-        }
-        if let Some(path) = self.sandbox.credentials.iter().find(|path| !is_plain(path)) {
-            return bad(
-                "sandbox.credentials",
-                format!("{} is not absolute, or has .. in it", path.display()),
-            );
-        }
-        if let Some(ceph) = &self.ceph {
-            if !(1..=300).contains(&ceph.timeout_s) {
-                return bad("ceph.timeout-s", format!("{} is not from 1 to 300", ceph.timeout_s));
-            }
-            if !is_plain(&ceph.conf) {
-                return bad("ceph.conf", format!("{} is not absolute, or has .. in it", ceph.conf.display()));
-            }
-        }
-        let disks = self.disks.iter().map(|(name, disk)| (format!("disks.{name:?}"), disk));
-        for (table, disk) in disks.chain([("disk".to_owned(), &self.disk)]) {
-            if let Some(size) = disk.sector_size
-                && (!size.is_power_of_two() || !(512..=4096).contains(&size))
-            {
-                let text = format!("{size} is not a power of two from 512 to 4096");
-                return bad(&format!("{table}.sector-size"), text);
-            }
-            if disk.timeout_s == Some(0) {
-                return bad(&format!("{table}.timeout-s"), "no server answers in no time".into());
-            }
-        }
-        self.check_limits()?;
-        let malformed = |name: &&String| {
-            let domain = name.split_once('/').map(|(domain, disk)| (domain, disk.is_empty()));
-            !matches!(domain, Some((domain, false)) if domain == "*" || domain.parse::<u16>().is_ok())
-        };
-        if let Some(name) = self.disks.keys().find(malformed) {
-            let text = "the name of a disk is its domain's number or *, a slash, and its name or *".into();
-            return bad(&format!("disks.{name:?}"), text);
-        }
-        Ok(())
-    }
-}
-
-impl DiskConfig {
-    /// How long an NBD server is waited for.
-    pub fn patience(&self) -> Patience {
-        let usual = Patience::default();
-        Patience {
-            timeout: self.timeout_s.map_or(usual.timeout, Duration::from_secs),
-            reconnect: self.reconnect_s.map_or(usual.reconnect, Duration::from_secs),
-            settle: self.settle_ms.map_or(usual.settle, Duration::from_millis),
-        }
-    }
-
-    fn or(&self, other: &DiskConfig) -> DiskConfig {
-        DiskConfig {
-            image: self.image.clone().or_else(|| other.image.clone()),
-            read_only: self.read_only.or(other.read_only),
-            direct_io: self.direct_io.or(other.direct_io),
-            sector_size: self.sector_size.or(other.sector_size),
-            shared: self.shared.or(other.shared),
-            timeout_s: self.timeout_s.or(other.timeout_s),
-            reconnect_s: self.reconnect_s.or(other.reconnect_s),
-            settle_ms: self.settle_ms.or(other.settle_ms),
-            strategy: self.strategy.or(other.strategy),
-            segments: self.segments.or(other.segments),
-            limit: self.limit.or(other.limit),
-            group: self.group.clone().or_else(|| other.group.clone()),
-        }
-    }
-}
-
-fn is_name(word: &str) -> bool {
-    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-}
-
-/// The servers that an entry among folders for images stands for; none: it is no such entry. Errors: why it makes no sense.
-fn server(entry: &Path) -> Option<Result<Servers, String>> {
-    let text = entry.to_str()?;
-    if text == "nbd:" {
-        return Some(Ok(Servers::all()));
-    }
-    let uri = Uri::parse(disk::nbd_of(text)?).map_err(|error| error.to_string());
-    Some(uri.and_then(|uri| match uri {
-        Uri { server, export, tls: None } if export.is_empty() => Ok(Servers::one(server)),
-        _ => Err("a server is named without an export and without parameters of TLS".into()),
-    }))
-}
-
-/// What a path can be compared with.
-fn is_plain(path: &Path) -> bool {
-    path.is_absolute() && !path.components().any(|part| part == Component::ParentDir)
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

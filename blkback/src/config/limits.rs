@@ -1,6 +1,6 @@
 //! What the configuration says of limits.
 
-use super::{Config, is_name};
+use super::{Config, check::is_name};
 use crate::limit::Rates;
 
 impl Config {

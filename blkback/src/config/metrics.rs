@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use serde::Deserialize;
 
-use super::{Config, is_plain};
+use super::{Config, check::is_plain};
 use crate::stats::Watch;
 
 /// Where counters are told.
