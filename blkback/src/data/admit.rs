@@ -53,6 +53,11 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             if taken == 0 && (limited || self.watch.timed) {
                 now = self.clock.now();
                 seen = queue.timing.left.unwrap_or(now);
+                if let Some(gate) = queue.gate.as_mut().filter(|_| limited) {
+                    // This one, and those behind it.
+                    let behind = queue.ring.available().unwrap_or(0) as usize;
+                    gate.expect((1 + behind).min(SHARE));
+                }
             }
             taken += 1;
             queue.in_flight += 1;
@@ -92,6 +97,9 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
                 break;
             }
             self.admitted.extend(queue.line_up(ticket));
+        }
+        if let Some(gate) = queue.gate.as_mut().filter(|_| limited && taken > 0) {
+            gate.settle();
         }
         if taken > 0 {
             queue.commit();

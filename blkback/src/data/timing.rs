@@ -12,10 +12,13 @@ use super::{
     queue::{MappingOf, Queue},
     worker::Worker,
 };
-use crate::storage::{Image, Storage};
+use crate::{
+    stats::Stages,
+    storage::{Image, Storage},
+};
 
 /// When a request came to the border of each stage, by the clock of the world; zero where it did not, or nobody asks.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
     /// It was known to be in the ring.
     pub seen: Duration,
@@ -38,9 +41,41 @@ pub(super) struct Timing {
     full: Option<Duration>,
     /// Requests answered in this batch.
     answered: u64,
+    /// Those of them that came last, all at the same times, and are not counted yet.
+    run: Option<Run>,
     /// The slowest of those that are to be told of.
     slowest: Option<Slow>,
     told: Complaints,
+}
+
+/// Requests that came to the border of each stage together, as those of a batch do.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    times: Times,
+    copied: Duration,
+    requests: u64,
+}
+
+impl Run {
+    /// How long they were in the ring, on their way, and at the storage, if they came to it.
+    fn stages(&self) -> (Duration, Duration, Option<Duration>) {
+        let Times { seen, taken, submitted, reaped, .. } = self.times;
+        let ring = taken.saturating_sub(seen);
+        if reaped.is_zero() {
+            return (ring, self.copied.saturating_sub(taken), None);
+        }
+        let moved = submitted.saturating_sub(taken) + self.copied.saturating_sub(reaped);
+        (ring, moved, Some(reaped.saturating_sub(submitted)))
+    }
+
+    fn count(&self, stages: &Stages) {
+        let (ring, moved, storage) = self.stages();
+        stages.ring.record(ring, self.requests);
+        if let Some(storage) = storage {
+            stages.data.record(moved, self.requests);
+            stages.storage.record(storage, self.requests);
+        }
+    }
 }
 
 /// A request that took long.
@@ -80,31 +115,37 @@ impl<W: BackWorld> Queue<W> {
         copied: Duration,
         slow: Option<Duration>,
     ) {
-        let Times { seen, taken, submitted, reaped, .. } = data.times;
-        let stages = &self.stats.stages;
         self.timing.answered += 1;
-        let ring = taken.saturating_sub(seen);
-        stages.ring.record(ring, 1);
-        let mut storage = Duration::ZERO;
-        let mut moved = copied.saturating_sub(taken);
-        if !reaped.is_zero() {
-            storage = reaped.saturating_sub(submitted);
-            moved = submitted.saturating_sub(taken) + copied.saturating_sub(reaped);
-            stages.data.record(moved, 1);
-            stages.storage.record(storage, 1);
-        }
-        let all = ring + moved + storage;
-        let worst = |known: &Slow| known.ring + known.data + known.storage;
-        if slow.is_some_and(|slow| all >= slow)
-            && self.timing.slowest.as_ref().is_none_or(|known| worst(known) < all)
-        {
-            let (op, sector, bytes) = (data.op, data.sector, data.bytes);
-            self.timing.slowest = Some(Slow { op, sector, bytes, ring, data: moved, storage });
+        let run = match &mut self.timing.run {
+            Some(run) if run.times == data.times && run.copied == copied => {
+                run.requests += 1;
+                *run
+            }
+            last => {
+                let run = Run { times: data.times, copied, requests: 1 };
+                if let Some(last) = last.replace(run) {
+                    last.count(&self.stats.stages);
+                }
+                run
+            }
+        };
+        if let Some(slow) = slow {
+            let (ring, moved, storage) = run.stages();
+            let storage = storage.unwrap_or_default();
+            let all = ring + moved + storage;
+            let worst = |known: &Slow| known.ring + known.data + known.storage;
+            if all >= slow && self.timing.slowest.as_ref().is_none_or(|known| worst(known) < all) {
+                let (op, sector, bytes) = (data.op, data.sector, data.bytes);
+                self.timing.slowest = Some(Slow { op, sector, bytes, ring, data: moved, storage });
+            }
         }
     }
 
     /// A batch has been published, after its data was in its place at `copied`.
     pub(super) fn note_published(&mut self, copied: Duration, now: Duration) {
+        if let Some(run) = self.timing.run.take() {
+            run.count(&self.stats.stages);
+        }
         let respond = now.saturating_sub(copied);
         self.stats.stages.respond.record(respond, std::mem::take(&mut self.timing.answered));
         if let Some(full) = self.timing.full.take() {

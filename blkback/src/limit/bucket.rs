@@ -35,6 +35,13 @@ impl Bucket {
         if self.rate() == 0 { 0 } else { self.paid.load(Relaxed).saturating_sub(burst) }
     }
 
+    /// True when it would not be in debt without `tokens`, and they flow in within an eighth of `burst`.
+    pub(super) fn affords(&self, tokens: u64, burst: u64, now: u64) -> bool {
+        let price = self.price(tokens);
+        let paid = self.paid.load(Relaxed).max(now).saturating_add(price);
+        price == 0 || price <= burst / 8 && paid.saturating_sub(burst) <= now
+    }
+
     /// Takes `tokens` out, also those that are not there yet. Returns their [`price`](Self::price).
     pub(super) fn take(&self, tokens: u64, now: u64) -> u64 {
         let price = self.price(tokens);
@@ -44,12 +51,13 @@ impl Bucket {
         price
     }
 
-    /// Puts `tokens` back.
-    pub(super) fn refund(&self, tokens: u64) {
+    /// Puts `tokens` back. Returns their [`price`](Self::price).
+    pub(super) fn refund(&self, tokens: u64) -> u64 {
         let price = self.price(tokens);
         if price > 0 {
             self.update(|paid| paid.saturating_sub(price));
         }
+        price
     }
 
     /// Fills at another rate from now on. What was taken in advance stays owed, in tokens.

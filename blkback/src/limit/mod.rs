@@ -126,26 +126,44 @@ impl Throttle {
         self.burst.load(Relaxed)
     }
 
-    /// The four buckets that a request takes from, and how much.
-    fn fares(&self, kind: Kind, bytes: u64) -> impl Iterator<Item = (&Bucket, u64)> {
-        let [operations, volume] = [self.operations.of(kind), self.bytes.of(kind)];
-        operations.into_iter().map(|bucket| (bucket, 1)).chain(volume.map(|bucket| (bucket, bytes)))
+    /// The four buckets that requests take from, and how much.
+    fn fares(&self, kind: Kind, fare: Fare) -> [(&Bucket, u64); 4] {
+        let ([all, one], [every, each]) = (self.operations.of(kind), self.bytes.of(kind));
+        [(all, fare.operations), (one, fare.operations), (every, fare.bytes), (each, fare.bytes)]
     }
 
     /// When a request may go, as far as this throttle is concerned.
     fn opens(&self, kind: Kind) -> u64 {
         let burst = self.burst();
-        self.fares(kind, 0).map(|(bucket, _)| bucket.opens(burst)).max().unwrap_or(0)
+        self.fares(kind, Fare::default())
+            .map(|(bucket, _)| bucket.opens(burst))
+            .into_iter()
+            .max()
+            .unwrap_or(0)
     }
 
-    /// Takes what a request needs. Returns how much of this throttle's time that is, in nanoseconds.
-    fn take(&self, kind: Kind, bytes: u64, now: u64) -> u64 {
-        self.fares(kind, bytes).map(|(bucket, tokens)| bucket.take(tokens, now)).max().unwrap_or(0)
+    /// True when all of it may go at once, and is little.
+    fn affords(&self, kind: Kind, fare: Fare, now: u64) -> bool {
+        let burst = self.burst();
+        self.fares(kind, fare).into_iter().all(|(bucket, tokens)| bucket.affords(tokens, burst, now))
     }
 
-    fn refund(&self, kind: Kind, bytes: u64) {
-        self.bytes.of(kind).iter().for_each(|bucket| bucket.refund(bytes));
+    /// Takes what requests need. Returns how much of this throttle's time that is, in nanoseconds.
+    fn take(&self, kind: Kind, fare: Fare, now: u64) -> u64 {
+        self.fares(kind, fare).map(|(bucket, tokens)| bucket.take(tokens, now)).into_iter().max().unwrap_or(0)
     }
+
+    /// Gives it back. Returns how much of this throttle's time that is.
+    fn refund(&self, kind: Kind, fare: Fare) -> u64 {
+        self.fares(kind, fare).map(|(bucket, tokens)| bucket.refund(tokens)).into_iter().max().unwrap_or(0)
+    }
+}
+
+/// What requests of one kind need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Fare {
+    operations: u64,
+    bytes: u64,
 }
 
 /// Nanoseconds since a clock's start: enough for five hundred years.

@@ -8,7 +8,7 @@ use std::sync::{
     },
 };
 
-use super::{Kind, Throttle};
+use super::{Fare, Kind, Throttle};
 
 /// One party to a [`Throttle`]: a queue to its disk's, or a disk to its group's.
 ///
@@ -45,6 +45,9 @@ impl Share {
     /// Whether a request may go. Errors: not yet; the time to ask again.
     pub(super) fn ask(&self, kind: Kind, now: u64) -> Result<(), u64> {
         let burst = self.throttle.burst();
+        if burst == 0 {
+            return Ok(());
+        }
         let opens = self.throttle.opens(kind);
         if opens > now {
             return Err(opens);
@@ -54,13 +57,23 @@ impl Share {
         if ahead && now - opens < burst / 2 { Err(now + lead) } else { Ok(()) }
     }
 
-    /// Notes that a request has gone.
-    pub(super) fn take(&self, kind: Kind, bytes: u64, now: u64) {
-        let price = self.throttle.take(kind, bytes, now);
+    /// Notes that requests have gone.
+    pub(super) fn take(&self, kind: Kind, fare: Fare, now: u64) {
+        if !self.throttle.is_on() {
+            return;
+        }
+        let price = self.throttle.take(kind, fare, now);
         let start = self.start();
         self.throttle.latest.fetch_max(start, Relaxed);
         self.own.time.fetch_max(start, Relaxed);
         self.own.time.fetch_add(price, Relaxed);
+    }
+
+    /// Notes that they have not, or needed less.
+    pub(super) fn give_back(&self, kind: Kind, fare: Fare) {
+        let price = self.throttle.refund(kind, fare);
+        // Never refused: the change is always made.
+        _ = self.own.time.fetch_update(Relaxed, Relaxed, |time| Some(time.saturating_sub(price)));
     }
 
     /// One of its requests begins to wait for this throttle, or waits no more.

@@ -85,7 +85,8 @@ proptest! {
         bucket.set_rate(rate, 0);
         let prices: u64 = sizes.iter().map(|size| bucket.take(*size, 5)).sum();
         prop_assert_eq!(bucket.opens(0), 5 + prices);
-        sizes.iter().for_each(|size| bucket.refund(*size));
+        let refunds: u64 = sizes.iter().map(|size| bucket.refund(*size)).sum();
+        prop_assert_eq!(refunds, prices);
         prop_assert_eq!(bucket.opens(0), 5);
     }
 
@@ -203,7 +204,35 @@ fn threads_together_take_no_more_than_there_is() {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
-    assert!((100_000..100_000 + THREADS as u64).contains(&passed), "{passed}");
+    assert!((100_000..=100_000 + THREADS as u64).contains(&passed), "{passed}");
+}
+
+/// Whether requests come one by one or are paid for in batches, as many pass; what was paid for and did not come is given back.
+#[test]
+fn paying_ahead_lets_nothing_more_pass_and_nothing_less() {
+    let passed = |expected: usize, come: usize| {
+        let rates = Rates { iops: Some(10_000), bytes: Some(100 << 20), ..Rates::default() };
+        let group = Arc::new(Throttle::new(&iops(100_000)));
+        let disk = DiskThrottle::new(&rates, Some(&group));
+        let mut gate = disk.gate();
+        let mut passed = 0;
+        loop {
+            gate.expect(expected);
+            for _ in 0..come {
+                let kind = if passed % 3 == 0 { Kind::Write } else { Kind::Read };
+                if gate.pass(kind, 4096 << (passed % 2), SECOND).is_err() {
+                    return passed;
+                }
+                passed += 1;
+            }
+            gate.settle();
+        }
+    };
+    // A tenth of a second's worth, and one more when that is just used up.
+    assert_eq!(passed(0, 1), 1001);
+    for (expected, come) in [(1, 1), (7, 7), (100, 100), (100, 1), (3, 50), (128, 40)] {
+        assert_eq!(passed(expected, come), 1001, "{come} of {expected}");
+    }
 }
 
 #[test]
