@@ -155,7 +155,7 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
             }
             if worked {
                 self.poll.found_work();
-            } else if self.poll.look_again(Instant::now) {
+            } else if self.is_idle() && self.poll.look_again(Instant::now) {
                 std::hint::spin_loop();
             } else if !self.arm() {
                 self.sleep()?;
@@ -224,10 +224,16 @@ impl<W: BackWorld, S: Storage<InFlight<MappingOf<W>>>> Worker<W, S> {
         &mut self.storage
     }
 
+    /// True when the next thing to come is a guest's request. What is under way at the storage ends when it ends, and tells: looking for it
+    /// only takes the processor from the threads that are at work on it.
+    fn is_idle(&self) -> bool {
+        self.storage.in_flight() == 0
+    }
+
     /// Sleeps until there is something to do.
     fn sleep(&mut self) -> Result<(), String> {
         // Where Xen has no stable clock to offer, asking for the time is a system call.
-        let from = self.poll.is_on().then(Instant::now);
+        let from = (self.poll.is_on() && self.is_idle()).then(Instant::now);
         let trim = (!self.trimmed).then_some(TRIM_AFTER);
         let held = self.wakes_at().map(|at| at.saturating_sub(self.clock.now()));
         let timeout = held.into_iter().chain(trim).min();

@@ -51,14 +51,19 @@ impl<T: IoMemory> Driven<T> {
         })
     }
 
-    /// Readable when jobs have come back.
+    /// Readable when jobs have come back after it had [lain down](Self::lie_down).
     pub(super) fn bell(&self) -> io::Result<OwnedFd> {
-        self.home.bell()
+        self.home.bell().share()
     }
 
-    /// Makes the bell unreadable; [`reap`](Self::reap) afterwards.
-    pub(super) fn quiet(&self) {
-        self.home.quiet();
+    /// Before a sleep: has the bell rung for jobs that come back. False if there is something to [`reap`](Self::reap).
+    pub(super) fn lie_down(&self) -> bool {
+        self.home.bell().lie_down(|| !self.done.is_empty() || self.home.has_some())
+    }
+
+    /// After a sleep.
+    pub(super) fn get_up(&self) {
+        self.home.bell().get_up();
     }
 
     pub(super) fn attach(&mut self, image: &Arc<Image>) -> io::Result<DiskId> {

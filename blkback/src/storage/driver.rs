@@ -6,18 +6,16 @@
 
 use std::{
     fmt, io, mem,
-    os::fd::{AsFd as _, OwnedFd},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
 
-use nix::{
-    errno::Errno,
-    sys::eventfd::{EfdFlags, EventFd},
-};
-
+use nix::errno::Errno;
 use tokio::sync::OwnedRwLockReadGuard;
 
-use super::{Action, Image};
+use super::{Action, Image, bell::Bell};
 use crate::data::buffer::Buffer;
 
 /// What serves a disk. Dropped when no image and no worker has it any more: it ends its threads and connections then.
@@ -140,39 +138,44 @@ pub(super) struct Finished {
 /// Where a worker's finished jobs gather until it looks.
 pub(super) struct Home {
     finished: Mutex<Vec<Finished>>,
-    bell: EventFd,
+    /// Whether it is worth a look.
+    some: AtomicBool,
+    bell: Bell,
 }
 
 impl Home {
     pub(super) fn new() -> io::Result<Self> {
-        let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        Ok(Self { finished: Mutex::default(), bell })
+        Ok(Self { finished: Mutex::default(), some: AtomicBool::new(false), bell: Bell::new()? })
     }
 
-    /// Readable when there is something after there was nothing.
-    pub(super) fn bell(&self) -> io::Result<OwnedFd> {
-        self.bell.as_fd().try_clone_to_owned()
+    /// Rings when there is something.
+    pub(super) fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     fn take_in(&self, job: Finished) {
-        let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = finished.is_empty();
+        let mut finished = self.finished();
         finished.push(job);
+        self.some.store(true, SeqCst);
         drop(finished);
-        if first {
-            // It is full only if the worker has not looked at four thousand million of them.
-            _ = self.bell.write(1);
-        }
+        self.bell.ring();
+    }
+
+    /// True if there is something.
+    pub(super) fn has_some(&self) -> bool {
+        self.some.load(SeqCst)
     }
 
     /// Swaps all that have gathered for `empty`, which stays allocated.
     pub(super) fn look(&self, empty: &mut Vec<Finished>) {
-        mem::swap(&mut *self.finished.lock().unwrap_or_else(PoisonError::into_inner), empty);
+        if self.has_some() {
+            let mut finished = self.finished();
+            self.some.store(false, SeqCst);
+            mem::swap(&mut *finished, empty);
+        }
     }
 
-    /// Makes the bell unreadable. What came before is to be looked for afterwards.
-    pub(super) fn quiet(&self) {
-        // Nothing to read is as good as read.
-        _ = self.bell.read();
+    fn finished(&self) -> MutexGuard<'_, Vec<Finished>> {
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

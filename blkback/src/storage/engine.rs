@@ -139,11 +139,15 @@ impl<T: IoMemory> Storage<T> for Engine<T> {
         if self.null.in_flight() > 0 {
             return Ok(true);
         }
-        let woken = self.uring.wait(timeout)?;
-        if self.driven.in_flight() > 0 {
-            self.driven.quiet();
+        if self.driven.in_flight() == 0 {
+            return self.uring.wait(timeout);
         }
-        Ok(woken)
+        if !self.driven.lie_down() {
+            return Ok(false);
+        }
+        let woken = self.uring.wait(timeout);
+        self.driven.get_up();
+        woken
     }
 
     fn wake_on(&mut self, fd: OwnedFd) {

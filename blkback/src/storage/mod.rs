@@ -17,6 +17,7 @@ use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 use nix::errno::Errno;
 use xen_platform::SharedMem;
 
+mod bell;
 pub mod contract;
 mod discard;
 mod driven;

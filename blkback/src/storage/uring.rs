@@ -39,6 +39,9 @@ const COMPLETIONS: u32 = 4096;
 const FIXED_FILES: u32 = 1024;
 /// `IORING_REGISTER_FILES_UPDATE`.
 const FILES_UPDATE: u8 = 6;
+/// Bytes from which on it pays to have another thread of the kernel copy from and to the page cache, on another processor perhaps, while
+/// this one sees to other requests.
+const FAR: u64 = 256 << 10;
 /// Set in `user_data` of the polls on wake-up descriptors; the rest is their index.
 const WAKER: u64 = 1 << 63;
 
@@ -68,6 +71,8 @@ struct Disk {
     image: Arc<Image>,
     fd: Fd,
     flags: Flags,
+    /// More of them, for large reads and writes.
+    far: Flags,
 }
 
 struct Waker {
@@ -141,11 +146,14 @@ impl<T: IoMemory> Uring<T> {
             self.finish(index, Err(Errno::ENODEV));
             return None;
         };
-        let (fd, flags) = (disk.fd, disk.flags);
+        let (fd, mut flags) = (disk.fd, disk.flags);
         let entry = match op.action {
             Action::Read { offset } | Action::Write { offset } => {
                 slot.total = gather(&mut op.data, slot.done, &mut slot.parts);
                 let at = offset + slot.done;
+                if slot.total >= FAR {
+                    flags |= disk.far;
+                }
                 let write = matches!(op.action, Action::Write { .. });
                 match slot.parts[..] {
                     [] => {
@@ -356,15 +364,13 @@ impl<T: IoMemory> Storage<T> for Uring<T> {
         let id = u32::try_from(index).map_err(io::Error::other)?;
         let fixed = id < FIXED_FILES
             && self.ring.submitter().register_files_update(id, &[raw]).is_ok_and(|updated| updated == 1);
-        let disk = if fixed {
-            Disk {
-                image: Arc::clone(image),
-                fd: Fd(i32::try_from(id).unwrap_or(-1)),
-                flags: Flags::FIXED_FILE,
-            }
-        } else {
-            Disk { image: Arc::clone(image), fd: Fd(raw), flags: Flags::empty() }
+        let (fd, flags) = match i32::try_from(id) {
+            Ok(id) if fixed => (Fd(id), Flags::FIXED_FILE),
+            _ => (Fd(raw), Flags::empty()),
         };
+        // Without the page cache nothing is copied by the kernel.
+        let far = if image.geometry().direct_io { Flags::empty() } else { Flags::ASYNC };
+        let disk = Disk { image: Arc::clone(image), fd, flags, far };
         match self.disks.get_mut(index) {
             Some(slot) => *slot = Some(disk),
             None => self.disks.push(Some(disk)),
@@ -491,7 +497,8 @@ fn restrict(ring: &IoUring) -> io::Result<()> {
         opcode::Fallocate::CODE,
         opcode::PollAdd::CODE,
     ];
-    let flags = Restriction::sqe_flags_allowed((Flags::FIXED_FILE | Flags::SKIP_SUCCESS).bits());
+    let flags = Flags::FIXED_FILE | Flags::SKIP_SUCCESS | Flags::ASYNC;
+    let flags = Restriction::sqe_flags_allowed(flags.bits());
     let mut allowed: Vec<_> = operations.into_iter().map(Restriction::sqe_op).collect();
     allowed.extend([flags, Restriction::register_op(FILES_UPDATE)]);
     ring.submitter().register_restrictions(&mut allowed)?;

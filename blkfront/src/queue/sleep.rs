@@ -60,7 +60,8 @@ impl<W: FrontWorld> Queue<W> {
     }
 
     /// Like [`wait`](Self::wait), but looks at the ring for up to `spin` before it arms and sleeps. The time adapts: it grows
-    /// towards `spin` while looking pays and shrinks while it does not.
+    /// towards `spin` while looking pays and shrinks while it does not. While several large transfers are under way it does not look: they
+    /// take longer than a sleep does, and the processor may be wanted for them.
     pub fn wait_polling(&mut self, spin: Duration, timeout: Option<Duration>) -> Result<bool, DeviceError> {
         self.publish()?;
         if self.in_flight() == 0 {
@@ -68,8 +69,8 @@ impl<W: FrontWorld> Queue<W> {
         }
         let mut spinner = self.spinner;
         let clock = self.link.clock.clone();
-        let found =
-            spinner.spin(timeout.map_or(spin, |timeout| spin.min(timeout)), &clock, || self.has_response());
+        let spin = if self.bulk { Duration::ZERO } else { timeout.map_or(spin, |timeout| spin.min(timeout)) };
+        let found = spinner.spin(spin, &clock, || self.has_response());
         self.spinner = spinner;
         if found? { Ok(true) } else { self.wait(timeout) }
     }

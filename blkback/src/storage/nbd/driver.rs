@@ -11,8 +11,6 @@ use std::{
     thread,
 };
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
-
 use super::{
     Patience,
     connect::{Failure, Place},
@@ -21,15 +19,15 @@ use super::{
 };
 use crate::{
     sandbox::outside::Outside,
-    storage::{Driver, Geometry, ImageError, ImageOptions, Job},
+    storage::{Driver, Geometry, ImageError, ImageOptions, Job, bell::Bell},
 };
 
 /// What the workers and the thread share.
 #[derive(Debug)]
 pub(super) struct Shared {
     inbox: Mutex<Inbox>,
-    /// Readable when the thread sleeps and should not.
-    pub(super) bell: EventFd,
+    /// Wakes the thread.
+    pub(super) bell: Bell,
     /// The disk's size.
     pub(super) bytes: AtomicU64,
 }
@@ -37,14 +35,12 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct Inbox {
     jobs: Vec<Job>,
-    asleep: bool,
     over: bool,
 }
 
 impl Shared {
     fn new() -> io::Result<Self> {
-        let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        Ok(Self { inbox: Mutex::default(), bell, bytes: AtomicU64::new(0) })
+        Ok(Self { inbox: Mutex::default(), bell: Bell::new()?, bytes: AtomicU64::new(0) })
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
@@ -58,20 +54,12 @@ impl Shared {
         !inbox.over
     }
 
-    /// The thread is about to sleep until the bell rings. False if there is something to do.
+    /// The thread is about to wait for the bell. False if there is something to do.
     pub(super) fn lie_down(&self) -> bool {
-        let mut inbox = self.inbox();
-        inbox.asleep = inbox.jobs.is_empty() && !inbox.over;
-        inbox.asleep
-    }
-
-    /// It is awake, because the bell has `rung` or for another reason.
-    pub(super) fn get_up(&self, rung: bool) {
-        self.inbox().asleep = false;
-        if rung {
-            // Nothing to read is as good as read.
-            _ = self.bell.read();
-        }
+        self.bell.lie_down(|| {
+            let inbox = self.inbox();
+            !inbox.jobs.is_empty() || inbox.over
+        })
     }
 
     /// Nothing more will be done.
@@ -101,18 +89,14 @@ impl Driver for Nbd {
     }
 
     fn kick(&self) {
-        let mut inbox = self.0.inbox();
-        if std::mem::take(&mut inbox.asleep) {
-            // It cannot be full: the thread reads it whenever it wakes.
-            _ = self.0.bell.write(1);
-        }
+        self.0.bell.ring();
     }
 }
 
 impl Drop for Nbd {
     fn drop(&mut self) {
         self.0.inbox().over = true;
-        _ = self.0.bell.write(1);
+        self.0.bell.ring();
     }
 }
 

@@ -198,7 +198,10 @@ impl Session {
         // SAFETY: memory of commands that are under way is in `self.works`, and their notes in `self.notes`.
         let told = unsafe { notify(handle) };
         let told = self.told(told);
-        self.look_whether_over(told);
+        // One that is over waits for nothing.
+        if told.is_err() || self.events().is_empty() {
+            self.look_whether_over(told);
+        }
     }
 
     fn look_whether_over(&mut self, told: Result<(), String>) {

@@ -107,8 +107,8 @@ impl Thread {
         ];
         // What fails here is found out by the session.
         _ = poll(&mut fds, time);
-        let [of_socket, rung] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
-        self.shared.get_up(!rung.is_empty());
+        let of_socket = fds[0].revents().unwrap_or(PollFlags::empty());
+        self.shared.bell.get_up();
         let mut ready = of_socket;
         // All that has come is taken before anybody is told of any of it: workers, and guests, are woken once.
         for _ in 0..ANSWERS_AT_A_TIME {
@@ -231,7 +231,7 @@ impl Thread {
             if self.shared.lie_down() {
                 let mut fds = [PollFd::new(self.shared.bell.as_fd(), PollFlags::POLLIN)];
                 _ = poll(&mut fds, timeout(next - now));
-                self.shared.get_up(true);
+                self.shared.bell.get_up();
             }
         }
     }
