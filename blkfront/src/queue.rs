@@ -23,9 +23,6 @@ mod sleep;
 
 pub(crate) use issue::{Pending, Shadow};
 
-/// Bytes from which on a transfer takes longer than a sleep and an event do.
-const BULK: u32 = 256 << 10;
-
 /// One queue of a connected device.
 ///
 /// It can move to another thread (`Send`) but belongs to one at a time (not `Sync`, not `Clone`, `&mut self` throughout): there
@@ -63,8 +60,6 @@ pub struct Queue<W: FrontWorld> {
     /// Our port was delivered and must be unmasked before the next sleep.
     masked: Option<Port>,
     spinner: Spinner,
-    /// The last [`Io`] was one of several large ones.
-    bulk: bool,
     callback: Option<Box<dyn FnMut(Completion) + Send>>,
     callback_enabled: bool,
     _one_owner: PhantomData<Cell<()>>,
@@ -132,7 +127,6 @@ impl<W: FrontWorld> Queue<W> {
             scratch: Scratch::new(link.limits.max_segments),
             masked: None,
             spinner: Spinner::default(),
-            bulk: false,
             callback: None,
             callback_enabled: false,
             _one_owner: PhantomData,
@@ -170,7 +164,7 @@ impl<W: FrontWorld> Queue<W> {
             Ok(split) => split,
             Err(reason) => return Err(Rejected { io, reason }),
         };
-        let (ticket, len) = (self.next, io.len);
+        let ticket = self.next;
         match self.ios.insert(Pending::new(ticket, io, split)) {
             Ok(id) => {
                 self.backlog.push_back(id);
@@ -182,7 +176,6 @@ impl<W: FrontWorld> Queue<W> {
         }
         self.next.0 += 1;
         self.stats.submitted += 1;
-        self.bulk = len >= BULK && self.ios.len() > 1;
         self.feed();
         Ok(ticket)
     }

@@ -7,13 +7,33 @@ use xen_platform::Clock;
 /// Looks between two readings of the clock, which cost more than a look.
 const LOOKS: u32 = 16;
 
-/// How long looking has paid lately.
+/// What a sleep costs, with the event that ends it, both ends together: about.
+const SLEEP: Duration = Duration::from_micros(6);
+
+/// How long looking has paid lately, and how fast answers came.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Spinner {
     budget: Duration,
+    /// Between two completions, on average.
+    pace: Duration,
+    completed: u64,
+    since: Duration,
 }
 
 impl Spinner {
+    /// Takes note of how many I/Os were `completed` until `now`. False when they come so slowly that sleeping until the next costs less than
+    /// looking for it.
+    pub(crate) fn is_cheaper(&mut self, completed: u64, now: Duration) -> bool {
+        let fresh = u32::try_from(completed.saturating_sub(self.completed)).unwrap_or(u32::MAX);
+        if fresh > 0 {
+            // One long pause says little of what comes after it.
+            let each = (now.saturating_sub(self.since) / fresh).min(SLEEP * 4);
+            self.pace = (self.pace * 15 + each) / 16;
+            (self.completed, self.since) = (completed, now);
+        }
+        self.pace < SLEEP
+    }
+
     /// Looks until `ready` is true or fails, at most for the present budget, which stays between a sixteenth of `limit` and
     /// `limit`: it doubles when looking paid, and halves when it did not.
     pub(crate) fn spin<E>(

@@ -60,8 +60,8 @@ impl<W: FrontWorld> Queue<W> {
     }
 
     /// Like [`wait`](Self::wait), but looks at the ring for up to `spin` before it arms and sleeps. The time adapts: it grows
-    /// towards `spin` while looking pays and shrinks while it does not. While several large transfers are under way it does not look: they
-    /// take longer than a sleep does, and the processor may be wanted for them.
+    /// towards `spin` while looking pays and shrinks while it does not. With several I/Os in flight it does not look when answers lately came
+    /// further apart than a sleep takes: the processor may be wanted for them, and several may come during a sleep.
     pub fn wait_polling(&mut self, spin: Duration, timeout: Option<Duration>) -> Result<bool, DeviceError> {
         self.publish()?;
         if self.in_flight() == 0 {
@@ -69,7 +69,10 @@ impl<W: FrontWorld> Queue<W> {
         }
         let mut spinner = self.spinner;
         let clock = self.link.clock.clone();
-        let spin = if self.bulk { Duration::ZERO } else { timeout.map_or(spin, |timeout| spin.min(timeout)) };
+        let mut spin = timeout.map_or(spin, |timeout| spin.min(timeout));
+        if !spinner.is_cheaper(self.stats.completed, clock.now()) && self.in_flight() > 1 {
+            spin = Duration::ZERO;
+        }
         let found = spinner.spin(spin, &clock, || self.has_response());
         self.spinner = spinner;
         if found? { Ok(true) } else { self.wait(timeout) }

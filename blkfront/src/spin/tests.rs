@@ -37,7 +37,7 @@ fn looks_in_vain(spinner: &mut Spinner, clock: &impl Clock) -> u32 {
 
 #[test]
 fn the_budget_shrinks_in_vain_and_grows_with_success() {
-    let (mut spinner, clock) = (Spinner { budget: LIMIT }, Ticking::default());
+    let (mut spinner, clock) = (Spinner { budget: LIMIT, ..Spinner::default() }, Ticking::default());
     let first = looks_in_vain(&mut spinner, &clock);
     let second = looks_in_vain(&mut spinner, &clock);
     assert!(second < first, "{second} looks after {first}");
@@ -65,11 +65,32 @@ fn no_limit_means_one_look() {
 
 #[test]
 fn a_clock_that_stands_still_ends_the_search_too() {
-    let mut spinner = Spinner { budget: LIMIT };
+    let mut spinner = Spinner { budget: LIMIT, ..Spinner::default() };
     assert!(looks_in_vain(&mut spinner, &Still) < 100_000);
 }
 
 #[test]
 fn an_error_ends_it_at_once() {
     assert_eq!(Spinner::default().spin(LIMIT, &Still, || Err::<bool, _>("broken")), Err("broken"));
+}
+
+#[test]
+fn looking_is_for_answers_that_come_fast() {
+    let mut spinner = Spinner::default();
+    let (mut completed, mut now) = (0, Duration::from_secs(1));
+    let mut cheaper = |batch: u64, each: Duration| {
+        completed += batch;
+        now += each * u32::try_from(batch).unwrap();
+        spinner.is_cheaper(completed, now)
+    };
+    // One at a time, thirty-two at a time, slow, and fast again.
+    assert!((0..50).all(|_| cheaper(1, SLEEP / 10)));
+    assert!((0..50).all(|_| cheaper(32, SLEEP / 2)));
+    assert!(!(0..50).all(|_| cheaper(1, SLEEP * 2)));
+    assert!(!(0..50).any(|_| cheaper(8, SLEEP * 2)));
+    assert!(!(0..50).all(|_| !cheaper(8, SLEEP / 2)));
+    assert!((0..50).all(|_| cheaper(8, SLEEP / 2)));
+    // After an hour without work it soon looks again, and what brings no answer changes nothing.
+    assert!(!cheaper(1, Duration::from_secs(3600)) || cheaper(0, SLEEP));
+    assert!((0..10).filter(|_| cheaper(8, SLEEP / 10)).count() >= 5);
 }
