@@ -1,5 +1,5 @@
 //! How long requests are in each stage; where nobody asks for that, the clock is not looked at. What the stages are says
-//! [`Stages`](crate::stats::Stages).
+//! [`Stages`].
 
 use std::time::{Duration, Instant};
 

@@ -19,6 +19,7 @@ pub mod nbd;
 pub mod neighbour;
 pub mod pair;
 pub mod plot;
+pub mod processors;
 pub mod qemu;
 pub mod raw;
 pub mod rbd;

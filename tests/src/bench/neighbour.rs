@@ -7,8 +7,9 @@
 //! - attacks that are made of requests are held against a neighbour that [works](Neighbour::Works): they may take what honest
 //!   requests would.
 //!
-//! The hostile guest is a thread of this process, the innocent one a program of its own. With fewer than four processors the
-//! hypervisor's own threads compete as well, and the figures say more of that.
+//! The hostile guest is a thread of this process, the innocent one a program of its own. On Xen each guest has processors of its own.
+//! Where there are fewer than four, the daemon's thread has one to itself, and the guests share another: the innocent one then sleeps
+//! while it waits, and the other runs while it sleeps.
 
 use std::{
     fmt,
@@ -30,7 +31,7 @@ use xen_platform::sim;
 
 use super::{
     job::{Job, Sample, Span},
-    pair,
+    pair, processors,
     table::median,
 };
 use crate::{
@@ -137,12 +138,18 @@ pub struct Street {
     world: World,
     innocent: Vbd,
     other: Vbd,
+    /// Both share a processor.
+    crowded: bool,
     samples: Vec<(Neighbour, Job, Sample)>,
 }
 
 impl Street {
     /// Starts the world; both guests have a null disk, which hides nothing of what the daemon does.
     pub fn start(binaries: Binaries) -> Result<Self> {
+        let crowded = processors::are_few();
+        if crowded {
+            processors::others()?;
+        }
         let mut world = World::start(binaries)?;
         world.start_backend(&[
             "--workers".to_owned(),
@@ -150,15 +157,19 @@ impl Street {
             "--log".to_owned(),
             "error".to_owned(),
         ])?;
+        if crowded {
+            processors::daemon(world.serving()?)?;
+        }
         let disk = Disk::new(format!("null:{}", 1_u64 << 30));
         let (innocent, other) = (world.guest_with_disk(&disk)?, world.guest_with_disk(&disk)?);
-        Ok(Self { world, innocent, other, samples: Vec::new() })
+        Ok(Self { world, innocent, other, crowded, samples: Vec::new() })
     }
 
     /// Measures the innocent guest's job beside a neighbour.
     pub fn sample(&mut self, neighbour: Neighbour, job: &Job, span: Span) -> Result<()> {
-        let attack = Attack::begin(self.world.dir(), self.other.clone(), neighbour)?;
-        let sample = pair::measure(&mut self.world, &self.innocent, &Tuning::default(), job, span);
+        let attack = Attack::begin(self.world.dir(), self.other.clone(), neighbour, self.crowded)?;
+        let tuning = Tuning { poll_us: self.crowded.then_some(0), ..Tuning::default() };
+        let sample = pair::measure(&mut self.world, &self.innocent, &tuning, job, span);
         attack.end()?;
         self.samples.push((neighbour, *job, sample?));
         Ok(())
@@ -221,10 +232,13 @@ struct Attack {
 
 impl Attack {
     /// Begins, and comes back once the guest is at it.
-    fn begin(dir: &Path, vbd: Vbd, neighbour: Neighbour) -> Result<Self> {
+    fn begin(dir: &Path, vbd: Vbd, neighbour: Neighbour, crowded: bool) -> Result<Self> {
         let over = Arc::new(AtomicBool::new(false));
         let (dir, until, (begun, started)) = (dir.to_owned(), Arc::clone(&over), mpsc::channel());
         let thread = thread::spawn(move || {
+            if crowded {
+                processors::stand_back()?;
+            }
             let mut guest = Guest::of(&dir, vbd, Abi::NATIVE)?;
             // Nobody waits for it any more when it has failed.
             _ = begun.send(());

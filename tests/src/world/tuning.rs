@@ -20,6 +20,9 @@ pub struct Tuning {
     /// Lend pages anew for every request
     #[arg(long)]
     pub no_persistent: bool,
+    /// How long the frontend looks for answers before it sleeps, in microseconds
+    #[arg(long, value_name = "N")]
+    pub poll_us: Option<u64>,
     /// Layout of the ring's entries: x86_32, x86_64 or arm
     #[arg(long, value_name = "ABI")]
     pub abi: Option<String>,
@@ -49,6 +52,7 @@ impl Tuning {
         put("ring-pages", self.ring_pages.map(|n| n.to_string()));
         put("queues", self.queues.map(|n| n.to_string()));
         put("segments", self.segments.clone());
+        put("poll-us", self.poll_us.map(|n| n.to_string()));
         put("abi", self.abi.clone());
         put("record", self.record.as_deref().map(absolute));
         if self.no_persistent {
