@@ -157,11 +157,11 @@ impl Street {
             "--log".to_owned(),
             "error".to_owned(),
         ])?;
+        let disk = Disk::new(format!("null:{}", 1_u64 << 30));
+        let (innocent, other) = (world.guest_with_disk(&disk)?, world.guest_with_disk(&disk)?);
         if crowded {
             processors::daemon(world.serving()?)?;
         }
-        let disk = Disk::new(format!("null:{}", 1_u64 << 30));
-        let (innocent, other) = (world.guest_with_disk(&disk)?, world.guest_with_disk(&disk)?);
         Ok(Self { world, innocent, other, crowded, samples: Vec::new() })
     }
 
