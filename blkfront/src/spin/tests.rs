@@ -86,11 +86,11 @@ fn looking_is_for_answers_that_come_fast() {
     // One at a time, thirty-two at a time, slow, and fast again.
     assert!((0..50).all(|_| cheaper(1, SLEEP / 10)));
     assert!((0..50).all(|_| cheaper(32, SLEEP / 2)));
-    assert!(!(0..50).all(|_| cheaper(1, SLEEP * 2)));
-    assert!(!(0..50).any(|_| cheaper(8, SLEEP * 2)));
-    assert!(!(0..50).all(|_| !cheaper(8, SLEEP / 2)));
+    assert!((0..50).filter(|_| cheaper(1, SLEEP * 2)).count() < 20);
+    assert!((0..50).all(|_| !cheaper(8, SLEEP * 2)));
+    assert!((0..50).filter(|_| !cheaper(8, SLEEP / 2)).count() < 40);
     assert!((0..50).all(|_| cheaper(8, SLEEP / 2)));
-    // After an hour without work it soon looks again, and what brings no answer changes nothing.
-    assert!(!cheaper(1, Duration::from_secs(3600)) || cheaper(0, SLEEP));
-    assert!((0..10).filter(|_| cheaper(8, SLEEP / 10)).count() >= 5);
+    // One hour without work is one pause, and what brings no answer changes nothing.
+    assert!(cheaper(1, Duration::from_secs(3600)));
+    assert!((0..50).all(|_| cheaper(0, SLEEP)));
 }
