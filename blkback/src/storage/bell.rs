@@ -126,6 +126,18 @@ mod tests {
         assert!(rings(&bell, Duration::ZERO));
     }
 
+    /// The listener has looked, and does not sleep yet.
+    #[test]
+    fn what_comes_after_the_last_look_rings() {
+        let bell = Bell::new().unwrap();
+        let look = || {
+            bell.ring();
+            false
+        };
+        assert!(bell.lie_down(look));
+        assert!(rings(&bell, Duration::ZERO));
+    }
+
     /// Nothing that came is left lying while the listener sleeps.
     #[test]
     fn no_wake_up_is_lost() {
