@@ -10,8 +10,10 @@ use std::{
     collections::VecDeque,
     fs::File,
     io,
+    num::NonZero,
     os::fd::{AsRawFd, OwnedFd},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -56,6 +58,10 @@ pub struct Uring<T: IoMemory> {
     stream: Option<Stream>,
     discarder: Option<Discarder>,
     in_kernel: usize,
+    /// Operations that other threads of the kernel have, and how many may be: half of those threads. On a slow disk they wait with what they
+    /// have, and writes and flushes of all disks need some of them; reads do not.
+    far: usize,
+    far_most: usize,
     calls: u64,
 }
 
@@ -65,6 +71,8 @@ struct Slot<T> {
     parts: Vec<libc::iovec>,
     done: u64,
     total: u64,
+    /// It is one of those that may go to other threads of the kernel.
+    far: bool,
 }
 
 struct Disk {
@@ -107,6 +115,9 @@ impl<T: IoMemory> Uring<T> {
             stream: None,
             discarder: None,
             in_kernel: 0,
+            far: 0,
+            // The kernel has four to each processor.
+            far_most: 2 * thread::available_parallelism().map_or(1, NonZero::get),
             calls: 0,
         })
     }
@@ -119,7 +130,7 @@ impl<T: IoMemory> Uring<T> {
     /// Puts an operation into a slot and queues its first step.
     fn start(&mut self, op: Box<Op<T>>) {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { op: None, parts: Vec::new(), done: 0, total: 0 });
+            self.slots.push(Slot { op: None, parts: Vec::new(), done: 0, total: 0, far: false });
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         });
         let slot = &mut self.slots[index as usize];
@@ -151,7 +162,8 @@ impl<T: IoMemory> Uring<T> {
             Action::Read { offset } | Action::Write { offset } => {
                 slot.total = gather(&mut op.data, slot.done, &mut slot.parts);
                 let at = offset + slot.done;
-                if slot.total >= FAR {
+                if slot.total >= FAR && !disk.far.is_empty() && (slot.far || self.far < self.far_most) {
+                    self.far += usize::from(!std::mem::replace(&mut slot.far, true));
                     flags |= disk.far;
                 }
                 let write = matches!(op.action, Action::Write { .. });
@@ -316,6 +328,9 @@ impl<T: IoMemory> Uring<T> {
             self.done.push_back(op);
             self.free.push(index);
             self.in_kernel -= 1;
+            if let Some(slot) = self.slots.get_mut(index as usize) {
+                self.far -= usize::from(std::mem::take(&mut slot.far));
+            }
         }
     }
 
